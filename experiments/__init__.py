@@ -1,0 +1,1 @@
+"""Command-line jobs; the only place that reads flags."""

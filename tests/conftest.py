@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> pathlib.Path:
+  """Folder of real recordings; a test that needs it skips where it is absent.
+
+  `UNLEARN_JAX_DATA` names it, else `../shared/data` beside the repository.
+  """
+  folder = pathlib.Path(
+    os.environ.get('UNLEARN_JAX_DATA', ROOT.parent / 'shared' / 'data')
+  )
+  if not folder.is_dir():
+    pytest.skip(f'no real recordings: {folder} is absent (UNLEARN_JAX_DATA)')
+  return folder

@@ -1,0 +1,1 @@
+"""Corpora, splits, forget requests and batches."""

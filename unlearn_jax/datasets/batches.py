@@ -1,0 +1,104 @@
+"""Batches as index arrays into examples that live on the device.
+
+A pass, an epoch or a whole run is an `IndexBatches`: which row stands where.
+The examples themselves are gathered step by step inside the compiled loop, so
+a run of many epochs costs memory only for its indices, and models of a
+population share one copy of the data.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.types import Batch
+
+
+class IndexBatches(NamedTuple):
+  """Rows of each step; every batch has the same shape.
+
+  Attributes:
+    rows: [steps, batch] int32, rows of the examples; 0 on padding.
+    mask: [steps, batch] float32, 0 on padding.
+  """
+
+  rows: jax.Array | np.ndarray
+  mask: jax.Array | np.ndarray
+
+
+def one_pass(
+  rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
+) -> IndexBatches:
+  """Visits every row once, in the order that `rng` shuffles them into.
+
+  Args:
+    rows: [n] int; may be empty, which gives no steps.
+    batch_size: at least 1; the last batch is padded.
+    rng: None keeps the order.
+  """
+  rows = np.asarray(rows, np.int32)
+  if rng is not None:
+    rows = rng.permutation(rows)
+  steps = -(-len(rows) // batch_size)
+  index = np.zeros(steps * batch_size, np.int32)
+  index[: len(rows)] = rows
+  mask = np.zeros(steps * batch_size, np.float32)
+  mask[: len(rows)] = 1.0
+  shape = (steps, batch_size)
+  return IndexBatches(index.reshape(shape), mask.reshape(shape))
+
+
+def repeat(
+  rows: np.ndarray, batch_size: int, steps: int, rng: np.random.Generator
+) -> IndexBatches:
+  """Fills `steps` full batches with pass after pass over `rows`.
+
+  Every batch is full unless there are fewer rows than `batch_size`: then each
+  batch is one padded pass.
+  """
+  if len(rows) <= batch_size or steps == 0:
+    passes = [one_pass(rows, batch_size, rng) for _ in range(steps)]
+    return concatenate(passes, batch_size)
+  count = -(-steps * batch_size // len(rows))
+  order = np.concatenate([rng.permutation(rows) for _ in range(count)])
+  return one_pass(order[: steps * batch_size], batch_size)
+
+
+def empty(steps: int, batch_size: int) -> IndexBatches:
+  """Batches of padding alone."""
+  shape = (steps, batch_size)
+  return IndexBatches(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+
+
+def concatenate(parts: list[IndexBatches], batch_size: int) -> IndexBatches:
+  """Puts runs of batches of the same size one after another."""
+  parts = parts or [empty(0, batch_size)]
+  return IndexBatches(*(np.concatenate(arrays) for arrays in zip(*parts)))  # noqa: B905
+
+
+def pad_steps(batches: IndexBatches, steps: int) -> IndexBatches:
+  """Appends steps of padding, which the loop skips, up to `steps`.
+
+  Raises:
+    ValueError: if there are more than `steps` already.
+  """
+  have, batch_size = batches.rows.shape
+  if have > steps:
+    raise ValueError(f'steps must be at least {have}, got {steps}.')
+  return concatenate([batches, empty(steps - have, batch_size)], batch_size)
+
+
+def take(examples: Batch, batch: IndexBatches) -> Batch:
+  """Gathers one step's rows of `examples` and adds `mask` and `id`.
+
+  Args:
+    examples: arrays [examples, ...].
+    batch: rows and mask [batch] of one step.
+
+  Returns:
+    arrays [batch, ...], `mask` [batch], and `id` [batch], the rows.
+  """
+  gathered = {name: x[batch.rows] for name, x in examples.items()}
+  mask = jnp.asarray(batch.mask)
+  return {**gathered, 'id': jnp.asarray(batch.rows), 'mask': mask}

@@ -1,0 +1,1 @@
+"""Metrics: NumPy and SciPy, float64."""

@@ -1,0 +1,1 @@
+"""Unlearning rules, one file each, and their registry."""

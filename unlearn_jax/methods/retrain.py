@@ -1,0 +1,67 @@
+"""Retraining: the reference that every other method is compared with.
+
+A fresh model, trained by the recipe of the original one on the retain set
+alone, for the full number of epochs. Data: retain. It forgets exactly, at full
+cost.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unlearn_jax.training.step import descend
+from unlearn_jax.types import (
+  AugmentFn,
+  InitParamsFn,
+  LossFn,
+  MethodState,
+  Params,
+  UnlearningMethod,
+)
+
+
+class RetrainState(NamedTuple):
+  """State of the training, and the fresh model until the first step."""
+
+  inner: MethodState
+  fresh: Params
+  started: jax.Array
+
+
+def retrain(
+  loss_fn: LossFn,
+  tx: optax.GradientTransformation,
+  init_fn: InitParamsFn,
+  augment_fn: AugmentFn | None = None,
+) -> UnlearningMethod:
+  """Training from scratch as an `UnlearningMethod`.
+
+  The first step starts from `init_fn(key)`, whatever the parameters are, with
+  the key that `init` is given.
+
+  Args:
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    tx: the optimizer of the training recipe, schedule included.
+    init_fn: maps a key to fresh parameters.
+    augment_fn: the augmentation of the training recipe.
+  """
+  training = descend(loss_fn, tx, augment_fn)
+
+  def method_init(params, key):
+    del params
+    fresh = init_fn(key)
+    return RetrainState(training.init(fresh, key), fresh, jnp.zeros((), bool))
+
+  def update_fn(params, state, forget, retain, key):
+    params = jax.tree.map(
+      lambda old, new: jnp.where(state.started, old, new), params, state.fresh
+    )
+    params, inner, metrics = training.update(
+      params, state.inner, forget, retain, key
+    )
+    state = RetrainState(inner, state.fresh, jnp.ones((), bool))
+    return params, state, metrics
+
+  return UnlearningMethod(method_init, update_fn)

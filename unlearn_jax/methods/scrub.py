@@ -1,0 +1,152 @@
+r"""SCRUB: disobey the original model on the forget set, obey it elsewhere.
+
+.. math::
+  J_{max} &= -T^2 E_f[KL(p_o^T || p_s^T)] \\
+  J_{min} &= \gamma E_r[l_i] + \alpha T^2 E_r[KL(p_o^T || p_s^T)]
+
+Data: both. The two alternate: an epoch is one sweep of max-steps over the
+forget set, in the first m epochs only, and then one sweep of min-steps over
+the retain set; one optimizer serves both. Which step is which is said by the
+batches (`methods.schedule.alternate`): the set that a step leaves out is all
+padding, and its half of the objective is then neither evaluated nor counted.
+
+`rewind` is the second part of SCRUB+R: of the models after each epoch it takes
+the one whose forget error is nearest to the final model's error on held-out
+data of the same classes, so that forgetting does not show by its excess.
+
+References:
+  Kurmanji et al., 2023, https://arxiv.org/abs/2302.09880, section 3.
+"""
+
+import jax
+import numpy as np
+import optax
+
+from unlearn_jax.methods import base
+from unlearn_jax.methods.divergence import kl_divergence
+from unlearn_jax.training.losses import masked_mean
+from unlearn_jax.types import (
+  Batch,
+  LossFn,
+  Metrics,
+  Params,
+  PredictFn,
+  UnlearningMethod,
+)
+
+
+def scrub_direction(
+  params: Params,
+  forget: Batch,
+  retain: Batch,
+  *,
+  loss_fn: LossFn,
+  predict_fn: PredictFn,
+  original: Params,
+  loss_weight: jax.typing.ArrayLike,
+  distill_weight: jax.typing.ArrayLike,
+  temperature: jax.typing.ArrayLike,
+) -> tuple[Params, Metrics]:
+  """Returns the gradient of J_max + J_min; padding alone drops either.
+
+  Args:
+    params: of the student; any pytree of arrays.
+    forget: batch of the forget set; `mask` [batch] is 0 on padding.
+    retain: batch of the retain set, of its own size.
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    original: parameters of the teacher.
+    loss_weight: gamma, at least 0.
+    distill_weight: alpha, at least 0.
+    temperature: T > 0.
+  """
+
+  def distance(params, batch):
+    teacher = jax.lax.stop_gradient(predict_fn(original, batch))
+    kl = kl_divergence(teacher, predict_fn(params, batch), temperature)
+    return masked_mean(kl, batch['mask'])
+
+  def min_objective(params):
+    loss = masked_mean(loss_fn(params, retain), retain['mask'])
+    return loss_weight * loss + distill_weight * distance(params, retain)
+
+  def objective(params):
+    forget_kl = base.if_any(forget['mask'], lambda: distance(params, forget))
+    retain_loss = base.if_any(retain['mask'], lambda: min_objective(params))
+    metrics = {'forget_kl': forget_kl, 'retain_objective': retain_loss}
+    return retain_loss - forget_kl, metrics
+
+  return jax.grad(objective, has_aux=True)(params)
+
+
+def scrub(
+  loss_fn: LossFn,
+  predict_fn: PredictFn,
+  tx: optax.GradientTransformation,
+  *,
+  loss_weight: float = 1.0,
+  distill_weight: float = 0.5,
+  temperature: float = 2.0,
+) -> UnlearningMethod:
+  """SCRUB as an `UnlearningMethod`; the batches say which steps alternate.
+
+  Args:
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    tx: any optax transform; one state serves both kinds of steps.
+    loss_weight: gamma, at least 0.
+    distill_weight: alpha, at least 0.
+    temperature: T > 0.
+
+  Raises:
+    ValueError: if an option is outside its bounds.
+  """
+  base.check_range('loss_weight', loss_weight, 0.0)
+  base.check_range('distill_weight', distill_weight, 0.0)
+  if not temperature > 0:
+    raise ValueError(f'temperature must be > 0, got {temperature}.')
+
+  def direction_fn(params, forget, retain, key, frozen, hyper):
+    del key
+    return scrub_direction(
+      params,
+      forget,
+      retain,
+      loss_fn=loss_fn,
+      predict_fn=predict_fn,
+      original=frozen,
+      **hyper,
+    )
+
+  return base.from_direction(
+    direction_fn,
+    tx,
+    hyper={
+      'loss_weight': loss_weight,
+      'distill_weight': distill_weight,
+      'temperature': temperature,
+    },
+    freeze=lambda params, key: params,
+  )
+
+
+def rewind(forget_errors: np.ndarray, held_out_error: float | None) -> int:
+  """Returns the index of the epoch to go back to; of equal ones the earliest.
+
+  Args:
+    forget_errors: [epochs] error on the forget set after each epoch, in [0, 1].
+    held_out_error: error of the final model on held-out examples with the
+      class mix of the forget set, in [0, 1].
+
+  Raises:
+    ValueError: without a held-out error, or without any epoch.
+
+  >>> rewind(np.array([0.0, 0.3, 0.9]), held_out_error=0.2)
+  1
+  """
+  if held_out_error is None:
+    raise ValueError('rewind needs the error on held-out examples, got None.')
+  if len(forget_errors) == 0:
+    raise ValueError('rewind needs at least one epoch, got none.')
+  distance = np.abs(np.asarray(forget_errors, np.float64) - held_out_error)
+  return int(np.argmin(distance))

@@ -1,0 +1,59 @@
+"""TC-ResNet8: temporal convolution for keyword spotting.
+
+Frequency bins are the channels of a one-dimensional convolution over time:
+one convolution of width 3, then three residual blocks of width 9, each of
+which halves the frame rate; mean over time; a linear layer. GroupNorm takes
+the place of BatchNorm, so that the gradient of one example is defined.
+
+Source: Choi et al., "Temporal Convolution for Real-time Keyword Spotting on
+Mobile Devices", Interspeech 2019, https://arxiv.org/abs/1904.03814, figure 2.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.models.conv import Conv1d
+
+
+class ResidualBlock(nn.Module):
+  """Two convolutions of width 9, the first with stride 2, and a shortcut."""
+
+  features: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [batch, frames, channels] to [batch, frames / 2, features]."""
+    norm = lambda y: nn.GroupNorm(num_groups=self.groups)(y)  # noqa: E731
+    shortcut = nn.relu(norm(Conv1d(self.features, width=1, stride=2)(x)))
+    x = nn.relu(norm(Conv1d(self.features, width=9, stride=2)(x)))
+    x = norm(Conv1d(self.features, width=9)(x))
+    return nn.relu(x + shortcut)
+
+
+class TCResNet8(nn.Module):
+  """TC-ResNet8 with GroupNorm; 66 thousand parameters for 40 mel bins.
+
+  Attributes:
+    num_classes: outputs.
+    widths: channels of the first convolution and of the three blocks.
+    groups: of every GroupNorm.
+  """
+
+  num_classes: int
+  widths: tuple[int, ...] = (16, 24, 32, 48)
+  groups: int = 8
+
+  @nn.compact
+  def __call__(self, features: jax.Array) -> jax.Array:
+    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes]."""
+    # Each clip is standardised by itself: nothing is learnt from the data, so
+    # nothing of a forgotten clip can stay behind in statistics.
+    mean = features.mean((-2, -1), keepdims=True)
+    std = features.std((-2, -1), keepdims=True)
+    x = (features - mean) / (std + 1e-3)
+    x = Conv1d(self.widths[0], width=3)(x)
+    for width in self.widths[1:]:
+      x = ResidualBlock(width, self.groups)(x)
+    return nn.Dense(self.num_classes)(jnp.mean(x, axis=-2))

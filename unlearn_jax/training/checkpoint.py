@@ -1,0 +1,109 @@
+"""Checkpoints, by Orbax's V1 API; no other file imports Orbax."""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from unlearn_jax.types import InputError, Params
+
+try:
+  from orbax.checkpoint import v1 as ocp
+except ImportError:  # Orbax 0.12 keeps it among its experiments.
+  from orbax.checkpoint.experimental import v1 as ocp
+
+
+def _abstract(tree):
+  """The shapes, types and shardings that a restore must give."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
+
+
+def save_params(
+  path: pathlib.Path, params: Params, description: dict[str, Any]
+) -> None:
+  """Writes a model; a `kill -9` leaves the whole of it or nothing.
+
+  Args:
+    path: a folder, made anew.
+    params: a pytree of arrays.
+    description: what one must know to use it; anything JSON can hold.
+  """
+  ocp.save(path.absolute(), params, overwrite=True, custom_metadata=description)
+
+
+def describe(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the description of a model that `save_params` wrote.
+
+  Raises:
+    InputError: if there is no checkpoint at `path`.
+  """
+  try:
+    return dict(ocp.metadata(path.absolute()).custom_metadata or {})
+  except Exception as error:  # Orbax raises many kinds for a bad folder.
+    raise InputError(
+      f'checkpoint {path}: not a checkpoint ({_first_line(error)}); expected '
+      'a folder that a training run wrote.'
+    ) from error
+
+
+def load_params(path: pathlib.Path, like: Params) -> Params:
+  """Reads a model with the structure, shapes and shardings of `like`.
+
+  Args:
+    path: where `save_params` wrote it.
+    like: a pytree of arrays.
+
+  Raises:
+    InputError: if there is none, or one of another shape or structure.
+  """
+  describe(path)
+  stored = ocp.metadata(path.absolute()).metadata
+  have, want = _shapes(stored), _shapes(like)
+  for name in sorted(have.keys() | want.keys()):
+    if have.get(name) != want.get(name):
+      raise InputError(
+        f'checkpoint {path}: {name} has shape {have.get(name, "none")}, the '
+        f'network needs {want.get(name, "none")}.'
+      )
+  return ocp.load(path.absolute(), _abstract(like))
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): tuple(x.shape) for path, x in leaves}
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().split('\n')[0][:120] or type(error).__name__
+
+
+class RunCheckpoints:
+  """The latest state of a run, by epoch, and its progress so far."""
+
+  def __init__(self, folder: pathlib.Path):
+    """Opens `folder`, which need not exist."""
+    policies = ocp.training.preservation_policies
+    self._checkpointer = ocp.training.Checkpointer(
+      folder.absolute(),
+      preservation_policy=policies.LatestN(1),
+      cleanup_tmp_directories=True,
+    )
+
+  def save(self, epoch: int, tree: Any, progress: dict[str, Any]) -> None:
+    """Writes the state after `epoch`; `progress` is anything JSON can hold."""
+    self._checkpointer.save(epoch, tree, custom_metadata=progress)
+
+  def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    """Returns (epoch, tree, progress), or None where there is none yet."""
+    latest = self._checkpointer.latest
+    if latest is None:
+      return None
+    tree = self._checkpointer.load(latest.step, _abstract(like))
+    progress = self._checkpointer.metadata(latest.step).custom_metadata
+    return latest.step, tree, dict(progress)
+
+  def close(self) -> None:
+    """Closes the folder."""
+    self._checkpointer.close()
