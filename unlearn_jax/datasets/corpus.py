@@ -44,6 +44,7 @@ class Corpus:
   num_samples: int = 16_000
 
   def __len__(self) -> int:
+    """Returns how many recordings there are."""
     return len(self.utterance_id)
 
   def read_audio(self, rows: np.ndarray) -> np.ndarray:
