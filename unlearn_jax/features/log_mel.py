@@ -6,7 +6,8 @@ r"""Log-mel features: the logarithm of short-time power in mel bands.
 
 with a periodic Hann window w, hop h, FFT length N and triangular bands M of
 equal area on Slaney's mel scale (linear below 1 kHz, logarithmic above). These
-are the numbers of `librosa.feature.melspectrogram(center=False)`.
+are the numbers of `librosa.feature.melspectrogram(center=False)`, in float32:
+an energy 90 dB below the loudest of its frame is right to about one in 1,000.
 """
 
 import dataclasses
@@ -33,8 +34,8 @@ class LogMelConfig:
     upper_edge_hz: where the highest band ends.
     fft_length: in samples, zero-padded from the window; 0 is the window's own
       length, which at 400 samples is also the fastest.
-    log_floor: smaller energies are raised to this one. The default lies 60 dB
-      below speech at an amplitude of about 0.1.
+    log_floor: smaller energies are raised to this one. The default lies 81 dB
+      below a tone of amplitude 0.1.
   """
 
   sample_rate_hz: int = 16_000
@@ -44,7 +45,7 @@ class LogMelConfig:
   lower_edge_hz: float = 20.0
   upper_edge_hz: float = 8_000.0
   fft_length: int = 0
-  log_floor: float = 1e-6
+  log_floor: float = 1e-8
 
   def __post_init__(self):
     """Raises ValueError where a value is out of bounds."""
@@ -125,11 +126,9 @@ def _mel_to_hz(mel):
 
 def mel_matrix(config: LogMelConfig) -> np.ndarray:
   """Returns triangles of unit area in Hz, float64 [frequencies, bins]."""
-  edges = (config.lower_edge_hz, config.upper_edge_hz)
-  edges = np.linspace(*_hz_to_mel(edges), config.num_mels + 2)
-  lower, centre, upper = (
-    _mel_to_hz(edges)[i : i + config.num_mels] for i in range(3)
-  )
+  first, last = _hz_to_mel([config.lower_edge_hz, config.upper_edge_hz])
+  edges = _mel_to_hz(np.linspace(first, last, config.num_mels + 2))
+  lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
   fft_length = config.fft_length or config.window_samples
   hz = np.arange(config.num_frequencies) * config.sample_rate_hz / fft_length
   rising = (hz[:, None] - lower) / (centre - lower)
@@ -149,15 +148,13 @@ def _log_mel_of_clip(waveform: jax.Array, config: LogMelConfig) -> jax.Array:
   windowed = waveform[index].astype(jnp.float32) * jnp.float32(window)[None]
   spectrum = jnp.fft.rfft(windowed, n=config.fft_length or length)
   power = spectrum.real**2 + spectrum.imag**2
-  energy = jnp.matmul(
+  energy = jnp.matmul(  # Never in TF32, whose error exceeds the FFT's.
     power, jnp.float32(mel_matrix(config)), precision=lax.Precision.HIGHEST
   )
   return jnp.log(jnp.maximum(energy, config.log_floor))
 
 
-def log_mel(
-  waveform: jax.typing.ArrayLike, config: LogMelConfig
-) -> jax.Array:
+def log_mel(waveform: jax.typing.ArrayLike, config: LogMelConfig) -> jax.Array:
   """Computes log-mel features; meant to run under `jit`, `config` static.
 
   A large batch is computed block by block within the one program, which on a

@@ -41,5 +41,7 @@ def mfcc(
     )
   basis = scipy.fft.dct(np.eye(bins), norm='ortho')[:, :num_coefficients]
   return jnp.matmul(
-    log_mels, jnp.asarray(basis, log_mels.dtype), precision=lax.Precision.HIGHEST
+    log_mels,
+    jnp.asarray(basis, log_mels.dtype),
+    precision=lax.Precision.HIGHEST,
   )
