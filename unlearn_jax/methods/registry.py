@@ -4,16 +4,20 @@ A row says how to build the rule, what data it looks at, how its batches are
 laid out and the preset that works on the corpora here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-import optax
+import numpy as np
 
+from unlearn_jax.datasets.batches import IndexBatches
+from unlearn_jax.methods import schedule
 from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.fine_tune import fine_tune
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.neg_grad_plus import neg_grad_plus
+from unlearn_jax.methods.preset import override
+from unlearn_jax.methods.preset import Preset
 from unlearn_jax.methods.random_label import random_label
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.salun import salun
@@ -25,6 +29,8 @@ from unlearn_jax.types import (
   PredictFn,
   UnlearningMethod,
 )
+
+Side = Literal['forget', 'retain']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,45 +49,6 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preset:
-  """Settings of one run of a method.
-
-  Attributes:
-    epochs: passes over the longer of the two sets that the method sees.
-    learning_rate: of AdamW, constant.
-    weight_decay: of AdamW.
-    clip_norm: bound on the norm of the direction.
-    forget_batch: forget examples a step.
-    retain_batch: retain examples a step.
-    retain_fraction: share of the retain set that is used, drawn once.
-    forget_epochs: epochs in which the forget set is swept, for a method that
-      alternates; None is all.
-    options: of the method's factory.
-  """
-
-  epochs: int
-  learning_rate: float
-  weight_decay: float = 0.0
-  clip_norm: float = 1.0
-  forget_batch: int = 64
-  retain_batch: int = 100
-  retain_fraction: float = 1.0
-  forget_epochs: int | None = None
-  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  def optimizer(self) -> optax.GradientTransformation:
-    """AdamW after clipping; `learning_rate` is an array in its state."""
-
-    def transform(learning_rate):
-      return optax.chain(
-        optax.clip_by_global_norm(self.clip_norm),
-        optax.adamw(learning_rate, weight_decay=self.weight_decay),
-      )
-
-    return optax.inject_hyperparams(transform)(learning_rate=self.learning_rate)
-
-
-@dataclasses.dataclass(frozen=True)
 class MethodSpec:
   """A row of the registry.
 
@@ -96,15 +63,51 @@ class MethodSpec:
   """
 
   build: Callable[..., UnlearningMethod]
-  needs: frozenset[Literal['forget', 'retain']]
+  needs: frozenset[Side]
   preset: Preset | None
   summary: str
   layout: Literal['joint', 'alternate'] = 'joint'
   rewinds: bool = False
 
+  def epoch_batches(
+    self,
+    preset: Preset,
+    forget: np.ndarray,
+    retain: np.ndarray,
+    *,
+    epoch: int,
+    seed: Sequence[int],
+  ) -> tuple[IndexBatches | None, IndexBatches | None]:
+    """Lays out one epoch; None for a set that the method does not need.
 
-_FORGET = frozenset({'forget'})
-_RETAIN = frozenset({'retain'})
+    Args:
+      preset: batch sizes and shares.
+      forget: [n] rows of the forget set.
+      retain: [n] rows of the retain set.
+      epoch: from 0; with `seed` it decides the order.
+      seed: of the run.
+    """
+    if preset.retain_fraction < 1:
+      rng = np.random.default_rng([*seed, _SUBSET])
+      count = max(1, round(preset.retain_fraction * len(retain)))
+      retain = rng.choice(retain, count, replace=False)
+    if preset.forget_epochs is not None and epoch >= preset.forget_epochs:
+      forget = forget[:0]
+    lay_out = getattr(schedule, self.layout)
+    return lay_out(
+      forget if 'forget' in self.needs else None,
+      retain if 'retain' in self.needs else None,
+      forget_batch=preset.forget_batch,
+      retain_batch=preset.retain_batch,
+      rng=np.random.default_rng([*seed, epoch]),
+    )
+
+
+# A stream of random numbers apart from those of the epochs.
+_SUBSET = 2**32 - 1
+
+_FORGET: frozenset[Side] = frozenset({'forget'})
+_RETAIN: frozenset[Side] = frozenset({'retain'})
 _BOTH = _FORGET | _RETAIN
 
 _SCRUB = Preset(
@@ -210,3 +213,31 @@ def parse(text: str) -> tuple[str, ...]:
   if not names:
     raise InputError(f'--methods={text!r}: must be all or a comma list.')
   return tuple(dict.fromkeys(['retrain', *names]))
+
+
+def presets(
+  names: Sequence[str], overrides: Sequence[str] = ()
+) -> dict[str, Preset]:
+  """Returns the preset of each method, changed as asked.
+
+  Args:
+    names: in the registry; those without a preset are left out.
+    overrides: each 'method.field=value', for instance
+      'scrub.learning_rate=1e-4'; fields are those of `Preset` and the method's
+      own options.
+
+  Raises:
+    InputError: if an override is malformed or names what does not exist.
+  """
+  chosen = {n: p for n in names if (p := METHODS[n].preset) is not None}
+  for text in overrides:
+    target, equals, value = text.partition('=')
+    name, dot, field = target.partition('.')
+    if not (equals and dot):
+      raise InputError(f'--preset={text}: must be method.field=value.')
+    if name not in chosen:
+      raise InputError(
+        f'--preset={text}: {name!r} is none of {", ".join(chosen) or "none"}.'
+      )
+    chosen[name] = override(chosen[name], field, value, text)
+  return chosen

@@ -50,6 +50,7 @@ class TCResNet8(nn.Module):
     """Maps log-mels [batch, frames, bins] to logits [batch, num_classes]."""
     # Each clip is standardised by itself: nothing is learnt from the data, so
     # nothing of a forgotten clip can stay behind in statistics.
+    features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     mean = features.mean((-2, -1), keepdims=True)
     std = features.std((-2, -1), keepdims=True)
     x = (features - mean) / (std + 1e-3)

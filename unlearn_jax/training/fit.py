@@ -39,15 +39,21 @@ class Program:
     self.compile_s = 0.0
     self._compiled: dict[Any, Any] = {}
 
-  def __call__(self, fun: Any, *args: Any) -> Any:
-    """Calls `fun`, jitted as fun(method, *args), and waits for the result."""
+  def __call__(self, fun: Any, *args: Any) -> tuple[Any, float]:
+    """Calls `fun`, jitted as fun(method, *args), and waits for the result.
+
+    Returns:
+      the result, and the seconds that it took without compiling.
+    """
     leaves, tree = jax.tree.flatten(args)
     key = (fun, tree, tuple((x.shape, str(x.dtype)) for x in leaves))
     if key not in self._compiled:
       start = time.perf_counter()
       self._compiled[key] = fun.lower(self.method, *args).compile()
       self.compile_s += time.perf_counter() - start
-    return jax.block_until_ready(self._compiled[key](*args))
+    start = time.perf_counter()
+    result = jax.block_until_ready(self._compiled[key](*args))
+    return result, time.perf_counter() - start
 
 
 @dataclasses.dataclass
@@ -94,6 +100,7 @@ def fit(
   epoch_batches: Callable[[int], EpochBatches],
   examples: Batch,
   *,
+  prepare_batches: EpochBatches = (None, None),
   observe: Callable[[Any], dict[str, float]] | None = None,
   on_epoch: Callable[[int, Progress], None] | None = None,
   checkpoints: pathlib.Path | None = None,
@@ -109,6 +116,7 @@ def fit(
     epoch_batches: maps an epoch, from 0, to its forget and retain batches. It
       must depend on the epoch alone, or a resumed run would differ.
     examples: arrays [examples, ...] on the device.
+    prepare_batches: one pass over each set, for a method that has `prepare`.
     observe: maps parameters to named values for the learning curves; its time
       does not count.
     on_epoch: called with the epochs done and the progress.
@@ -127,8 +135,13 @@ def fit(
   if store and (found := store.restore(tree)):
     done, tree, saved = found
     progress = Progress(**saved)
-  elif observe:
-    progress.add(observe(tree['state'].params))
+  else:
+    if program.method.prepare is not None:
+      tree['state'], progress.run_s = program(
+        loop.prepare, tree['state'], *prepare_batches, examples
+      )
+    if observe:
+      progress.add(observe(tree['state'].params))
   last_save = time.perf_counter()
   for epoch in range(done, epochs):
     tree['state'] = _run_epoch(
@@ -172,9 +185,8 @@ def _run_epoch(program, state, epoch_batches, examples, progress):
       None if b is None else IndexBatches(b.rows[part], b.mask[part])
       for b in (forget, retain)
     ]
-    start = time.perf_counter()
-    state, metrics = program(loop.run, state, *call, examples)
-    progress.run_s += time.perf_counter() - start
+    (state, metrics), seconds = program(loop.run, state, *call, examples)
+    progress.run_s += seconds
     real = min(steps - first, STEPS_PER_CALL)
     for name, values in metrics.items():
       losses.setdefault(name, []).append(np.asarray(values)[:real])

@@ -1,0 +1,104 @@
+"""Settings of one run of a method."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+from typing import Any
+
+import optax
+
+from unlearn_jax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+  """Settings of one run of a method.
+
+  Attributes:
+    epochs: passes over the longer of the two sets that the method sees.
+    learning_rate: of AdamW, constant.
+    weight_decay: of AdamW.
+    clip_norm: bound on the norm of the direction.
+    forget_batch: forget examples a step.
+    retain_batch: retain examples a step.
+    retain_fraction: share of the retain set that is used, drawn once.
+    forget_epochs: epochs in which the forget set is swept, for a method that
+      alternates; None is all.
+    options: of the method's factory, all that one may override.
+  """
+
+  epochs: int
+  learning_rate: float
+  weight_decay: float = 0.0
+  clip_norm: float = 1.0
+  forget_batch: int = 64
+  retain_batch: int = 100
+  retain_fraction: float = 1.0
+  forget_epochs: int | None = None
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    """Raises InputError where a value is out of bounds."""
+    for name, low in (
+      ('epochs', 0),
+      ('learning_rate', 0),
+      ('weight_decay', 0),
+      ('clip_norm', 0),
+      ('forget_batch', 1),
+      ('retain_batch', 1),
+    ):
+      if not getattr(self, name) >= low:
+        raise InputError(
+          f'preset: {name} must be >= {low}, got {getattr(self, name)}.'
+        )
+    if not 0 < self.retain_fraction <= 1:
+      raise InputError(
+        'preset: retain_fraction must be in (0, 1], got '
+        f'{self.retain_fraction}.'
+      )
+
+  def optimizer(self) -> optax.GradientTransformation:
+    """AdamW after clipping; `learning_rate` is an array in its state."""
+
+    def transform(learning_rate):
+      return optax.chain(
+        optax.clip_by_global_norm(self.clip_norm),
+        optax.adamw(learning_rate, weight_decay=self.weight_decay),
+      )
+
+    return optax.inject_hyperparams(transform)(learning_rate=self.learning_rate)
+
+
+def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
+  """Returns a preset with one value changed.
+
+  Args:
+    preset: what to change.
+    field: an attribute of `Preset`, or one of its options.
+    text_value: the new value, as written.
+    text: the whole text that the user wrote, for the error.
+
+  Raises:
+    InputError: if there is no such field, or the value does not fit it.
+  """
+  fields = {f.name for f in dataclasses.fields(Preset)} - {'options'}
+  allowed = sorted(fields | set(preset.options))
+  if field not in allowed:
+    raise InputError(
+      f'--preset={text}: {field!r} is none of {", ".join(allowed)}.'
+    )
+  old = getattr(preset, field, None) if field in fields else None
+  old = preset.options.get(field, old)
+  try:
+    value = json.loads(text_value)
+  except ValueError as error:
+    raise InputError(f'--preset={text}: the value must be a number.') from error
+  is_count = isinstance(old, int) and not isinstance(old, bool)
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if is_count and not (number and value == int(value) and value >= 0):
+    raise InputError(f'--preset={text}: must be a whole number, at least 0.')
+  if isinstance(old, float) and not number:
+    raise InputError(f'--preset={text}: the value must be a number.')
+  if field in fields:
+    return dataclasses.replace(preset, **{field: value})
+  return dataclasses.replace(preset, options={**preset.options, field: value})

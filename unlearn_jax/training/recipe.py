@@ -1,0 +1,106 @@
+"""How an original model is trained, and a retrained one again."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unlearn_jax.features.augment import spec_augment
+from unlearn_jax.features.augment import time_shift
+from unlearn_jax.types import AugmentFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How an original model is trained, and a retrained one again.
+
+  Attributes:
+    epochs: passes over the training set.
+    batch_size: examples a step.
+    learning_rate: the peak, after warm-up.
+    warmup_fraction: share of the steps in which the rate grows from 0.
+    weight_decay: of AdamW, on kernels alone.
+    clip_norm: bound on the norm of the batch gradient.
+    max_shift_ms: largest time shift, either way.
+    time_mask_ms: largest width of the time mask.
+    frequency_mask_bins: largest width of the frequency mask.
+  """
+
+  epochs: int = 60
+  batch_size: int = 100
+  learning_rate: float = 1e-2
+  warmup_fraction: float = 0.1
+  weight_decay: float = 1e-2
+  clip_norm: float = 1.0
+  max_shift_ms: float = 100.0
+  time_mask_ms: float = 250.0
+  frequency_mask_bins: int = 10
+
+  def __post_init__(self):
+    """Raises ValueError where a value is out of bounds."""
+    at_least = {'epochs': 1, 'batch_size': 1, 'learning_rate': 0}
+    at_least |= {'weight_decay': 0, 'clip_norm': 0, 'warmup_fraction': 0}
+    at_least |= {'max_shift_ms': 0, 'time_mask_ms': 0, 'frequency_mask_bins': 0}
+    for name, low in at_least.items():
+      value = getattr(self, name)
+      if not value >= low:
+        raise ValueError(f'{name} must be >= {low}, got {value}.')
+    if self.warmup_fraction > 1:
+      raise ValueError(
+        f'warmup_fraction must be in [0, 1], got {self.warmup_fraction}.'
+      )
+
+  def steps(self, num_examples: int) -> int:
+    """Returns the optimizer steps of a training set of `num_examples`."""
+    return self.epochs * -(-num_examples // self.batch_size)
+
+  def optimizer(self) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine decay, after clipping.
+
+    The number of steps is a hyper-parameter in the state, `total_steps`: set
+    it with `optax.tree_utils.tree_set` before the first step. So one compiled
+    program trains on sets of every size.
+    """
+    return optax.inject_hyperparams(self._transform)(total_steps=1.0)
+
+  def _transform(self, total_steps):
+    def schedule(count):
+      warmup = jnp.maximum(self.warmup_fraction * total_steps, 1.0)
+      decay = (count - warmup) / jnp.maximum(total_steps - warmup, 1.0)
+      cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(decay, 0.0, 1.0)))
+      return self.learning_rate * jnp.minimum((count + 1) / warmup, cosine)
+
+    adamw = optax.adamw(
+      schedule, weight_decay=self.weight_decay, mask=_is_kernel
+    )
+    return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+
+  def augment_fn(self, hop_ms: float) -> AugmentFn:
+    """Time shift and masks on `features` [batch, frames, bins].
+
+    Args:
+      hop_ms: from one frame to the next.
+    """
+    max_shift = round(self.max_shift_ms / hop_ms)
+    max_time_width = round(self.time_mask_ms / hop_ms)
+
+    def augment(key, batch):
+      shift_key, mask_key = jax.random.split(key)
+      features = batch['features'].astype(jnp.float32)
+      features = time_shift(shift_key, features, max_shift=max_shift, fill=None)
+      features = spec_augment(
+        mask_key,
+        features,
+        num_time_masks=1,
+        max_time_width=max_time_width,
+        num_frequency_masks=1,
+        max_frequency_width=self.frequency_mask_bins,
+      )
+      return {**batch, 'features': features}
+
+    return augment
+
+
+def _is_kernel(params):
+  return jax.tree.map(lambda x: x.ndim > 1, params)
