@@ -7,7 +7,6 @@ int16, as a corpus holds them. Repeats alternate between the candidates; times
 are medians, compile time is apart. librosa computes on one core, in float64.
 """
 
-from collections.abc import Callable
 import time
 
 from absl import app
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
+import timing
 
 from unlearn_jax.features import log_mel
 
@@ -29,7 +29,6 @@ _LIBROSA_BATCH = flags.DEFINE_integer(
 )
 
 CONFIG = log_mel.LogMelConfig()
-Candidate = Callable[[], np.ndarray]
 
 
 def make_clips(num_clips: int, seed: int = 0) -> np.ndarray:
@@ -97,7 +96,7 @@ def log_mel_by_dft(
 
 def jax_candidate(
   fun, clips: np.ndarray, chunk: int, config: log_mel.LogMelConfig
-) -> tuple[Candidate, float]:
+) -> tuple[timing.Candidate, float]:
   """Compiles `fun` and returns the candidate and the compile time in s.
 
   The last chunk begins early enough to be whole.
@@ -119,27 +118,13 @@ def jax_candidate(
   return candidate, compile_s
 
 
-def measure(
-  candidates: dict[str, Candidate], repeats: int
-) -> dict[str, list[float]]:
-  """Times candidates in turn after one warm call each, in s."""
-  times: dict[str, list[float]] = {name: [] for name in candidates}
-  for repeat in range(repeats + 1):
-    for name, candidate in candidates.items():
-      start = time.perf_counter()
-      candidate()
-      if repeat:
-        times[name].append(time.perf_counter() - start)
-  return times
-
-
 def make_candidates(
   clips: np.ndarray, chunk: int, librosa_batch: int
-) -> tuple[dict[str, Candidate], dict[str, float]]:
+) -> tuple[dict[str, timing.Candidate], dict[str, float]]:
   """Returns the candidates and the compile times in s of those in JAX."""
   real = clips.astype(np.float32) / 2**15
   wide = log_mel.LogMelConfig(fft_length=512)
-  candidates: dict[str, Candidate] = {
+  candidates: dict[str, timing.Candidate] = {
     'librosa, clip by clip': lambda: librosa_features(real, None),
     'librosa, batches': lambda: librosa_features(real, librosa_batch),
     'librosa, batches, no logarithm': lambda: librosa_features(
@@ -168,16 +153,9 @@ def main(argv: list[str]) -> None:
   want = librosa_features(sample.astype(np.float32) / 2**15, 20).swapaxes(1, 2)
   error = np.abs(log_mel.log_mel(sample, CONFIG) - want).max()
   print(f'log_mel against librosa: largest difference {error:.1e}')
-  times = measure(candidates, _REPEATS.value)
-  median = {name: float(np.median(t)) for name, t in times.items()}
-  ours = median['log_mel, int16']
-  print(f'{len(clips)} clips, median of {_REPEATS.value} (least to most), s')
-  for name, t in times.items():
-    compiled = f'   compile {compile_s[name]:.2f}' if name in compile_s else ''
-    print(
-      f'{name:32}{median[name]:6.2f} ({min(t):.2f} to {max(t):.2f})'
-      f'{median[name] / ours:7.2f} x log_mel, int16{compiled}'
-    )
+  print(f'{len(clips)} clips, median of {_REPEATS.value} (least to most)')
+  times = timing.measure(candidates, _REPEATS.value)
+  timing.print_table(times, 'log_mel, int16', compile_s)
 
 
 if __name__ == '__main__':

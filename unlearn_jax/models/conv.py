@@ -4,6 +4,10 @@ XLA's CPU backend takes a slow path for convolutions inside a loop body, and
 for convolutions vmapped over their kernel. There the same sum is computed as
 one matrix product over patches; elsewhere the native convolution is used. The
 parameters are those of `flax.linen.Conv` either way.
+
+Activations are [channels, frames, batch]: with the batch last, every shift over
+frames copies contiguous rows, and the product and its two gradients run over
+long rows, which on a CPU is faster than [batch, frames, channels].
 """
 
 from typing import Literal
@@ -16,44 +20,46 @@ import jax.numpy as jnp
 Implementation = Literal['auto', 'patches', 'native']
 
 
-def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-  """Zeros before and after for 'SAME' padding, as in XLA."""
-  outputs = -(-length // stride)
-  total = max((outputs - 1) * stride + kernel - length, 0)
-  return total // 2, total - total // 2
-
-
 def patches_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """Convolves with 'SAME' padding as one matrix product over patches.
 
   Args:
-    x: [..., frames, channels].
+    x: [channels, frames, batch].
     kernel: [width, channels, features].
     stride: in frames.
 
   Returns:
-    [..., ceil(frames / stride), features].
+    [features, ceil(frames / stride), batch].
   """
   width, channels, features = kernel.shape
-  frames = x.shape[-2]
+  frames, batch = x.shape[1:]
   outputs = -(-frames // stride)
-  before, after = same_padding(frames, width, stride)
-  no_pad = [(0, 0)] * (x.ndim - 2)
-  x = jnp.pad(x, [*no_pad, (before, after), (0, 0)])
-  last = stride * (outputs - 1) + 1
-  shifted = [x[..., i : i + last : stride, :] for i in range(width)]
-  patches = jnp.concatenate(shifted, axis=-1)
-  return patches @ kernel.reshape(width * channels, features)
+  # Whole strides, of which tap i takes frame i % stride of stride i // stride:
+  # so no slice has steps, whose gradients are slow.
+  strides = outputs + (width - 1) // stride
+  before = max((outputs - 1) * stride + width - frames, 0) // 2
+  after = strides * stride - before - frames
+  x = jnp.pad(x, ((0, 0), (before, max(after, 0)), (0, 0)))
+  x = x[:, : strides * stride].reshape(channels, strides, stride, batch)
+  taps = [divmod(i, stride) for i in range(width)]
+  shifted = [x[:, first : first + outputs, r] for first, r in taps]
+  patches = jnp.stack(shifted, axis=1)  # [channels, width, outputs, batch]
+  y = lax.dot_general(
+    kernel.transpose(1, 0, 2).reshape(channels * width, features),
+    patches.reshape(channels * width, outputs * batch),
+    (((0,), (0,)), ((), ())),
+  )
+  return y.reshape(features, outputs, batch)
 
 
 def native_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """The same by `lax.conv_general_dilated`; x is [batch, frames, channels]."""
+  """The same by `lax.conv_general_dilated`."""
   return lax.conv_general_dilated(
     x,
     kernel,
     window_strides=(stride,),
     padding='SAME',
-    dimension_numbers=('NWC', 'WIO', 'NWC'),
+    dimension_numbers=('CWN', 'WIO', 'CWN'),
   )
 
 
@@ -74,11 +80,11 @@ class Conv1d(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [batch, frames, channels] to [batch, frames / stride, features]."""
+    """Maps [channels, frames, batch] to [features, frames / stride, batch]."""
     kernel = self.param(
       'kernel',
       nn.initializers.he_normal(),
-      (self.width, x.shape[-1], self.features),
+      (self.width, x.shape[0], self.features),
     )
     implementation = self.implementation
     if implementation == 'auto':

@@ -48,7 +48,7 @@ def build(
     InputError: if there is no such network.
   """
   if name not in NETWORKS:
-    raise InputError(f'--model={name}: must be one of {sorted(NETWORKS)}.')
+    raise InputError(f'--model={name}: must be one of {", ".join(NETWORKS)}.')
   network = NETWORKS[name]
   module = network.module(num_classes)
 

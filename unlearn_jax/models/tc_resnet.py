@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.models.conv import Conv1d
+from unlearn_jax.models.norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):
@@ -24,12 +25,13 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [batch, frames, channels] to [batch, frames / 2, features]."""
-    norm = lambda y: nn.GroupNorm(num_groups=self.groups)(y)  # noqa: E731
-    shortcut = nn.relu(norm(Conv1d(self.features, width=1, stride=2)(x)))
-    x = nn.relu(norm(Conv1d(self.features, width=9, stride=2)(x)))
-    x = norm(Conv1d(self.features, width=9)(x))
-    return nn.relu(x + shortcut)
+    """Maps [channels, frames, batch] to [features, frames / 2, batch]."""
+    shortcut = Conv1d(self.features, width=1, stride=2)(x)
+    shortcut = nn.relu(GroupNorm(self.groups)(shortcut))
+    x = Conv1d(self.features, width=9, stride=2)(x)
+    x = nn.relu(GroupNorm(self.groups)(x))
+    x = Conv1d(self.features, width=9)(x)
+    return nn.relu(GroupNorm(self.groups)(x) + shortcut)
 
 
 class TCResNet8(nn.Module):
@@ -53,8 +55,8 @@ class TCResNet8(nn.Module):
     features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     mean = features.mean((-2, -1), keepdims=True)
     std = features.std((-2, -1), keepdims=True)
-    x = (features - mean) / (std + 1e-3)
+    x = ((features - mean) / (std + 1e-3)).transpose()
     x = Conv1d(self.widths[0], width=3)(x)
     for width in self.widths[1:]:
       x = ResidualBlock(width, self.groups)(x)
-    return nn.Dense(self.num_classes)(jnp.mean(x, axis=-2))
+    return nn.Dense(self.num_classes)(x.mean(1).transpose())

@@ -1,0 +1,38 @@
+"""Times candidates side by side in one run."""
+
+from collections.abc import Callable, Mapping
+import time
+from typing import Any
+
+import numpy as np
+
+Candidate = Callable[[], Any]
+
+
+def measure(
+  candidates: Mapping[str, Candidate], repeats: int
+) -> dict[str, list[float]]:
+  """Times candidates in turn after one warm call each, in s."""
+  times: dict[str, list[float]] = {name: [] for name in candidates}
+  for repeat in range(repeats + 1):
+    for name, candidate in candidates.items():
+      start = time.perf_counter()
+      candidate()
+      if repeat:
+        times[name].append(time.perf_counter() - start)
+  return times
+
+
+def print_table(
+  times: Mapping[str, list[float]],
+  reference: str,
+  compile_s: Mapping[str, float],
+) -> None:
+  """Prints medians, their range, and each as a multiple of the reference."""
+  median = {name: float(np.median(t)) for name, t in times.items()}
+  for name, t in times.items():
+    compiled = f'   compile {compile_s[name]:.2f}' if name in compile_s else ''
+    print(
+      f'{name:36}{median[name]:6.2f} s ({min(t):.2f} to {max(t):.2f})'
+      f'{median[name] / median[reference]:7.2f} x {reference}{compiled}'
+    )
