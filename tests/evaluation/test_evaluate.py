@@ -1,0 +1,301 @@
+"""Metric cards: the verdict, the file format, and a comparison by hand."""
+
+import dataclasses
+import math
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from unlearn_jax.evaluation import outcome as outcomes
+from unlearn_jax.evaluation.evaluate import evaluate
+from unlearn_jax.evaluation.measure import METRICS
+from unlearn_jax.evaluation.metric_card import is_damaged
+from unlearn_jax.evaluation.metric_card import judge
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import Subsets
+from unlearn_jax.types import InputError
+
+NAN = math.nan
+IDEAL = (0.96, 0.94, 0.98)
+CLASSES = 4
+SIZES = {'forget': 8, 'retain': 40, 'validation': 8, 'test': 20}
+
+
+def forget_accuracy(value, *, damaged=False, floor=0.015):
+  return judge(
+    value,
+    IDEAL,
+    floor,
+    direction='match',
+    forgotten='below',
+    damaged=damaged,
+  )
+
+
+class JudgeTest(parameterized.TestCase):
+  def test_worked_example(self):
+    # EX30.
+    self.assertEqual(forget_accuracy(0.95), ('matches', False))
+    self.assertEqual(forget_accuracy(0.11), ('over', True))
+    self.assertEqual(forget_accuracy(0.11, damaged=True), ('damaged', True))
+
+  @parameterized.parameters(
+    (0.926, 'matches'), (0.924, 'over'), (0.994, 'matches'), (0.996, 'under')
+  )
+  def test_noise_floor_widens_the_interval(self, value, verdict):
+    self.assertEqual(forget_accuracy(value)[0], verdict)
+
+  def test_unknown_ideal_or_value(self):
+    for value, ideal in ((NAN, IDEAL), (0.5, (NAN, NAN, NAN))):
+      got = judge(
+        value,
+        ideal,
+        0.0,
+        direction='match',
+        forgotten='below',
+        damaged=True,
+      )
+      self.assertEqual(got, ('no reference', None))
+
+  @parameterized.parameters(
+    ('higher', 1.0, 'matches'),
+    ('higher', 0.5, 'under'),
+    ('lower', 0.5, 'matches'),
+    ('lower', 1.0, 'under'),
+    ('match', 1.0, 'under'),
+    ('match', 0.5, 'under'),
+  )
+  def test_without_a_side_of_too_forgotten(self, direction, value, verdict):
+    got = judge(
+      value, IDEAL, NAN, direction=direction, forgotten=None, damaged=False
+    )
+    self.assertEqual(got, (verdict, None))
+
+  def test_no_interval_is_the_ideal_alone(self):
+    for value, verdict in ((0.96, 'matches'), (0.95, 'over')):
+      got = judge(
+        value,
+        (0.96, NAN, NAN),
+        NAN,
+        direction='match',
+        forgotten='below',
+        damaged=False,
+      )
+      self.assertEqual(got[0], verdict)
+
+  def test_damage_is_three_noise_floors_of_utility(self):
+    def damaged(value):
+      return is_damaged(False, {'accuracy.test': (value, IDEAL, 0.01)})
+
+    self.assertFalse(damaged(0.92))
+    self.assertTrue(damaged(0.90))
+    self.assertFalse(damaged(1.0))
+    self.assertTrue(is_damaged(True, {}))
+
+
+def make_subsets(seed=0, forgotten=()):
+  rng = np.random.default_rng(seed)
+  labels = {
+    k: rng.permutation(np.arange(n) % CLASSES) for k, n in SIZES.items()
+  }
+  if forgotten:
+    labels['forget'] = np.full(SIZES['forget'], forgotten[0])
+    labels['retain'] %= CLASSES - 1
+  return Subsets(labels, tuple('abcd'), forgotten, f'hash{seed}')
+
+
+def make_outcome(method, seed, subsets, wrong, replicate=0, run_s=10.0):
+  """The first `wrong[name]` predictions of each set are off by one class."""
+  logits = {}
+  for name, labels in subsets.labels.items():
+    predictions = labels.copy()
+    predictions[: wrong.get(name, 0)] += 1
+    logits[name] = (
+      5.0 * np.eye(CLASSES, dtype=np.float32)[predictions % CLASSES]
+    )
+  cost = {'run_s': run_s, 'compile_s': 1.0}
+  return Outcome(method, seed, replicate, logits, {}, cost)
+
+
+def by_name(cards, method):
+  return {c.name: c for c in cards if c.provenance['method'] == method}
+
+
+class EvaluateTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.subsets = {seed: make_subsets(seed) for seed in (0, 1)}
+    outcomes = []
+    for seed, subsets in self.subsets.items():
+
+      def add(method, wrong, replicate=0, run_s=10.0, seed=seed, of=subsets):
+        outcomes.append(make_outcome(method, seed, of, wrong, replicate, run_s))
+
+      add('original', {'test': 1})
+      add('retrain', {'forget': 2, 'test': 2 + seed}, run_s=20.0)
+      add('retrain', {'forget': 4, 'test': 2 + seed}, 1, run_s=40.0)
+      add('close', {'forget': 3, 'test': 2}, run_s=1.0)
+      add('broken', {name: size for name, size in SIZES.items()})
+    self.outcomes = outcomes
+    self.cards = evaluate(outcomes, self.subsets, {'close': {'forget': 'x'}})
+
+  def test_ideal_is_the_mean_of_retraining(self):
+    card = by_name(self.cards, 'close')['accuracy.test']
+    np.testing.assert_allclose(card.values, [0.9, 0.9])
+    self.assertAlmostEqual(card.value, 0.9)
+    self.assertAlmostEqual(card.ideal, (0.9 + 0.85) / 2)
+    self.assertAlmostEqual(card.gap, 0.025)
+    self.assertEqual((card.ideal_kind, card.ci_method), ('retrain', 't'))
+    self.assertEqual(card.n_examples, SIZES['test'])
+    self.assertEqual(card.noise_floor, 0.0)
+    self.assertEqual(card.verdict, 'matches')
+
+  def test_noise_floor_is_between_replicates(self):
+    card = by_name(self.cards, 'close')['accuracy.forget']
+    self.assertAlmostEqual(card.noise_floor, 2 / SIZES['forget'])
+    self.assertAlmostEqual(card.ideal, 1 - 3 / 8)
+    self.assertEqual((card.verdict, card.over_unlearned), ('matches', False))
+
+  def test_average_gap(self):
+    card = by_name(self.cards, 'close')['average_gap']
+    gaps = [
+      np.mean(
+        [
+          abs(cards['close'][name] - cards['retrain'][name])
+          for name in (
+            'accuracy.forget',
+            'accuracy.retain',
+            'accuracy.test',
+            'mia.paper_loss',
+          )
+        ]
+      )
+      for cards in (
+        {
+          method: {
+            name: card.values[seed]
+            for name, card in by_name(self.cards, method).items()
+          }
+          for method in ('close', 'retrain')
+        }
+        for seed in (0, 1)
+      )
+    ]
+    np.testing.assert_allclose(card.values, gaps)
+    self.assertEqual((card.ideal, card.ideal_kind), (0.0, 'theory'))
+    retrain = by_name(self.cards, 'retrain')['average_gap']
+    self.assertGreaterEqual(retrain.value, 2 / 8 / 4)  # Of forget accuracy.
+    self.assertAlmostEqual(retrain.noise_floor, max(retrain.values))
+
+  def test_broken_model_is_damaged_everywhere(self):
+    for card in by_name(self.cards, 'broken').values():
+      self.assertTrue(card.collapsed)
+      want = 'no reference' if card.name.startswith('cost.') else 'damaged'
+      self.assertEqual(card.verdict, want, card.name)
+
+  def test_cost_is_relative_to_retraining(self):
+    cards = by_name(self.cards, 'close')
+    self.assertAlmostEqual(cards['cost.rte'].value, 30.0)
+    self.assertAlmostEqual(cards['cost.run_s'].value, 1.0)
+    self.assertAlmostEqual(by_name(self.cards, 'retrain')['cost.rte'].value, 1)
+    self.assertNotIn('cost.rte', by_name(self.cards, 'original'))
+
+  def test_provenance(self):
+    card = by_name(self.cards, 'close')['accuracy.test']
+    self.assertEqual(
+      card.provenance,
+      {
+        'method': 'close',
+        'seeds': [0, 1],
+        'forget_hashes': ['hash0', 'hash1'],
+        'forget': 'x',
+      },
+    )
+
+  def test_without_retraining_there_is_no_verdict(self):
+    rest = [o for o in self.outcomes if o.method != 'retrain']
+    for card in evaluate(rest, self.subsets):
+      self.assertEqual(card.verdict, 'no reference', card.name)
+      self.assertEqual(card.ideal_kind, 'none', card.name)
+    self.assertNotIn(
+      'average_gap', by_name(evaluate(rest, self.subsets), 'close')
+    )
+
+  def test_one_seed_has_binomial_intervals(self):
+    one = [o for o in self.outcomes if o.seed == 0]
+    cards = by_name(evaluate(one, self.subsets), 'close')
+    self.assertEqual(cards['accuracy.test'].ci_method, 'wilson')
+    self.assertEqual(cards['macro_f1.test'].ci_method, 'none')
+    self.assertIn('one seed', cards['accuracy.test'].notes)
+
+  def test_forgotten_class_is_no_utility(self):
+    subsets = {0: make_subsets(0, forgotten=(3,))}
+    labels = subsets[0].labels['test']
+    is_forgotten = labels == 3
+    outcomes = [
+      make_outcome('retrain', 0, subsets[0], {}),
+      make_outcome('never', 0, subsets[0], {}),
+    ]
+    outcomes[1].logits['test'][is_forgotten] = np.eye(CLASSES)[0]
+    cards = by_name(evaluate(outcomes, subsets), 'never')
+    self.assertEqual(cards['accuracy.test'].value, 1.0)
+    self.assertEqual(cards['accuracy.test'].n_examples, (~is_forgotten).sum())
+    self.assertEqual(cards['accuracy.test_forgotten'].value, 0.0)
+    self.assertEqual(cards['accuracy.test_forgotten'].verdict, 'over')
+
+  def test_every_metric_is_measured(self):
+    names = set(by_name(self.cards, 'close')) | {
+      'accuracy.test_forgotten',
+      'macro_f1.test_forgotten',
+    }
+    self.assertEqual(names, set(METRICS))
+
+  def test_cards_survive_their_file(self):
+    for card in self.cards:
+      line = card.to_json()
+      self.assertNotIn('\n', line)
+      again = MetricCard.from_json(line)
+      self.assertEqual(repr(again), repr(card))
+    with self.assertRaisesRegex(ValueError, 'not a metric card'):
+      MetricCard.from_json('{"name": "x"}')
+
+  def test_undefined_values_are_counted(self):
+    empty = dataclasses.replace(
+      self.subsets[0],
+      labels={**self.subsets[0].labels, 'forget': np.array([], int)},
+    )
+    outcome = make_outcome('retrain', 0, empty, {})
+    card = by_name(evaluate([outcome], {0: empty}), 'retrain')[
+      'accuracy.forget'
+    ]
+    self.assertTrue(math.isnan(card.value))
+    self.assertEqual((card.n_seeds, card.verdict), (0, 'no reference'))
+    self.assertIn('undefined for 1 of 1 seeds', card.notes)
+
+
+def test_outcome_survives_its_file(tmp_path):
+  outcome = make_outcome('scrub', 3, make_subsets(), {'test': 2}, 1)
+  outcome = dataclasses.replace(outcome, curves={'forget': np.arange(3.0)})
+  path = tmp_path / 'outcome.npz'
+  outcomes.save(outcome, path)
+  again = outcomes.load(path)
+  assert (again.method, again.seed, again.replicate) == ('scrub', 3, 1)
+  assert again.cost == outcome.cost
+  for name, logits in outcome.logits.items():
+    np.testing.assert_array_equal(again.logits[name], logits)
+  np.testing.assert_array_equal(again.curves['forget'], np.arange(3.0))
+  assert [p.name for p in tmp_path.iterdir()] == ['outcome.npz']
+
+
+def test_damaged_outcome_is_named(tmp_path):
+  path = tmp_path / 'outcome.npz'
+  path.write_bytes(b'PK nonsense')
+  with pytest.raises(InputError, match='outcome.npz: must be the outcome'):
+    outcomes.load(path)
+
+
+if __name__ == '__main__':
+  absltest.main()
