@@ -1,0 +1,156 @@
+"""The report of an unlearning job: what stands on its page."""
+
+from collections.abc import Sequence
+import pathlib
+
+import numpy as np
+import scipy.special
+
+from experiments import jobs
+from experiments.kws import Cell
+from unlearn_jax.evaluation.evaluate import ORIGINAL
+from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.reporting import page as pages
+from unlearn_jax.reporting import plots
+from unlearn_jax.reporting import records
+from unlearn_jax.reporting import tables
+
+_SETS = ('forget', 'retain')
+_MOST_CHANGED, _OTHERS = 2, 2
+
+
+def write(
+  job: jobs.Job,
+  cells: Sequence[Cell],
+  outcomes: Sequence[Outcome],
+  cards: Sequence[MetricCard],
+  title: str,
+  failures: Sequence[str],
+) -> pathlib.Path:
+  """Writes `report/index.html` and the table in Markdown.
+
+  Args:
+    job: of the outcomes.
+    cells: of all seeds.
+    outcomes: of all runs.
+    cards: of all methods.
+    title: of the page.
+    failures: runs that did not end, one sentence each.
+
+  Returns:
+    the page.
+  """
+  folder = job.workdir / 'report'
+  folder.mkdir(exist_ok=True)
+  table = tables.comparison(cards)
+  recordings = {
+    name: _recordings(job, cells[0], outcomes, name) for name in _SETS
+  }
+  page = pages.Page(
+    title=title,
+    facts=_facts(job, cells),
+    warnings=[*_warnings(cards), *failures],
+    table=table,
+    utility_plot=plots.forgetting_against_utility(cards),
+    curves_plot=_curves(outcomes, cards),
+    forgotten=recordings['forget'],
+    retained=recordings['retain'],
+  )
+  records.write_text(folder / 'table.md', f'{table.to_markdown()}\n')
+  records.write_text(folder / 'index.html', pages.render(page))
+  return folder / 'index.html'
+
+
+def _facts(job, cells):
+  task, rows = job.task, cells[0].rows
+  sizes = ', '.join(f'{name} {len(rows[name])}' for name in rows)
+  corpus = task.corpus
+  return [
+    ('request', str(job.settings['forget'])),
+    (
+      'corpus',
+      f'{corpus.name}: {len(corpus)} recordings, {len(corpus.keywords)} '
+      f'keywords, {len(corpus.speakers)} speakers',
+    ),
+    ('split', f'{task.training.split}; recordings of seed 0: {sizes}'),
+    ('network', task.training.model),
+    ('seeds', str(len(cells))),
+    ('forget sets', ', '.join(cell.subsets.forget_hash for cell in cells)),
+    ('settings', job.workdir.joinpath('flags.txt').read_text().strip()),
+  ]
+
+
+def _warnings(cards):
+  texts = []
+  collapsed = {c.provenance['method'] for c in cards if c.collapsed}
+  if collapsed:
+    texts.append(
+      f'Collapsed, so that low forget accuracy means nothing: '
+      f'{", ".join(sorted(collapsed))}.'
+    )
+  if any(card.n_seeds == 1 for card in cards):
+    texts.append('One seed: intervals are over recordings, not over models.')
+  retrain = [c for c in cards if c.provenance['method'] == RETRAIN]
+  if any(np.isnan(c.noise_floor) for c in retrain if c.name == 'average_gap'):
+    texts.append('One retrained model a seed: the noise floor is not known.')
+  return texts
+
+
+def _curves(outcomes, cards):
+  by_method: dict[str, list] = {}
+  for outcome in outcomes:
+    if outcome.curves and not outcome.replicate:
+      by_method.setdefault(outcome.method, []).append(outcome.curves)
+  retrained = {
+    f'{card.name.removeprefix("accuracy.")}_accuracy': card.value
+    for card in cards
+    if card.provenance['method'] == RETRAIN
+    and card.name in ('accuracy.forget', 'accuracy.validation')
+  }
+  return plots.learning_curves(by_method, retrained)
+
+
+def _recordings(job, cell, outcomes, name) -> list[pages.Recording]:
+  """Chooses recordings of a set: most changed by retraining, and others."""
+  models = {
+    outcome.method: scipy.special.softmax(outcome.logits[name], -1)
+    for outcome in outcomes
+    if outcome.seed == cell.seed and not outcome.replicate
+  }
+  labels, rows = cell.subsets.labels[name], cell.rows[name]
+  if not len(rows) or RETRAIN not in models:
+    return []
+  everyone = np.arange(len(rows))
+  change = models[ORIGINAL] - models[RETRAIN]
+  order = np.argsort(-np.abs(change[everyone, labels]), kind='stable')
+  rest = order[_MOST_CHANGED:]
+  others = rest[:: max(1, -(-len(rest) // _OTHERS))][:_OTHERS]
+  return [
+    _recording(job, int(rows[i]), {m: p[i] for m, p in models.items()})
+    for i in [*order[:_MOST_CHANGED], *others]
+  ]
+
+
+def _recording(job, row, models) -> pages.Recording:
+  corpus, task = job.task.corpus, job.task
+  truth = int(corpus.keyword[row])
+  return pages.Recording(
+    utterance_id=str(corpus.utterance_id[row]),
+    keyword=corpus.keywords[truth],
+    speaker=corpus.speakers[corpus.speaker[row]],
+    audio=corpus.read_audio(np.array([row]))[0],
+    sample_rate_hz=corpus.sample_rate_hz,
+    features=np.asarray(task.examples['features'][row], np.float32),
+    hop_ms=task.features.hop_ms,
+    predictions=tuple(
+      pages.Prediction(
+        model=model,
+        keyword=corpus.keywords[int(p.argmax())],
+        probability=float(p.max()),
+        is_right=int(p.argmax()) == truth,
+      )
+      for model, p in models.items()
+    ),
+  )

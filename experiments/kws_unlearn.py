@@ -1,0 +1,166 @@
+"""Unlearns recordings from keyword spotters and compares with retraining.
+
+  python -m experiments.kws_unlearn \
+    --flagfile=experiments/flagfiles/quickstart.cfg
+
+Trains or restores the original models, selects the forget sets, runs every
+method and exact retraining, and writes <workdir>/records.jsonl and
+<workdir>/report/index.html. The same command goes on after any interruption.
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from experiments import jobs
+from experiments import kws_report
+from experiments import settings
+from experiments.kws import Cell
+from experiments.kws import make_cell
+from experiments.runs import Run
+from unlearn_jax.datasets import forget
+from unlearn_jax.evaluation.evaluate import ORIGINAL
+from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.methods import registry
+from unlearn_jax.training import checkpoint
+from unlearn_jax.training.fit import NonFiniteLossError
+from unlearn_jax.types import InputError, Params
+
+FORGET = flags.DEFINE_string(
+  'forget',
+  'sample:5%',
+  'What to forget of the training utterances: sample:5%, sample:200, '
+  'keyword:NAME, speaker:NAME or ids:FILE (one utterance id a line); several '
+  'are joined by +.',
+)
+METHODS = flags.DEFINE_string(
+  'methods',
+  'all',
+  f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run.',
+)
+PRESET = flags.DEFINE_multi_string(
+  'preset',
+  [],
+  'Changes a setting of a method, as method.field=value; may be given several '
+  'times. Fields: learning_rate (per step), epochs, ... and the options of the '
+  'method.',
+)
+CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  'Folder of a model that kws_train wrote, to unlearn from it instead of '
+  'training. It fixes the training settings and the split.',
+)
+RETRAIN_REPLICATES = flags.DEFINE_integer(
+  'retrain_replicates',
+  2,
+  'Retrained models a seed; their differences are the noise floor.',
+  lower_bound=1,
+  upper_bound=64,
+)
+
+
+def main() -> None:
+  """Runs the job."""
+  request = forget.parse(FORGET.value)
+  methods = registry.parse(METHODS.value)
+  presets = registry.presets(methods, PRESET.value)
+  folder = _model_folder(CHECKPOINT.value)
+  described = checkpoint.describe(folder) if folder else None
+  training = settings.training_settings(described)
+  more_settings = {
+    'checkpoint': CHECKPOINT.value,
+    'forget': str(request),
+    'preset': PRESET.value,
+    'retrain_replicates': RETRAIN_REPLICATES.value,
+  }
+  others = {'methods': METHODS.value}
+  job = jobs.open_job(training, more_settings, others, presets)
+  given = _load_given(job, folder, described)
+  cells = [
+    make_cell(
+      job.task,
+      request,
+      seed,
+      split_seed=described['split_seed'] if described else seed,
+    )
+    for seed in range(settings.SEEDS.value)
+  ]
+  outcomes: list[Outcome] = []
+  failures: list[str] = []
+  for i, cell in enumerate(cells):
+    outcomes += _run_cell(job, cell, methods, given, failures)
+    cards = job.write_records(cells[: i + 1], outcomes)
+  title = f'Unlearning {request} from {job.task.corpus.name}'
+  page = kws_report.write(job, cells, outcomes, cards, title, failures)
+  jobs.print_table(cards)
+  print(f'Records: {job.workdir / "records.jsonl"}\nReport: {page}')
+  if failures:
+    raise NonFiniteLossError('; '.join(failures))
+
+
+def _model_folder(path: str | None) -> pathlib.Path | None:
+  """Finds the model in the folder that `--checkpoint` names."""
+  if path is None:
+    return None
+  folder = pathlib.Path(path).expanduser()
+  if not folder.is_dir():
+    raise InputError(
+      f'--checkpoint={path}: does not exist; must be the folder of a model '
+      'that kws_train wrote.'
+    )
+  return folder / 'model' if (folder / 'model').is_dir() else folder
+
+
+def _load_given(
+  job: jobs.Job,
+  folder: pathlib.Path | None,
+  described: Mapping[str, Any] | None,
+) -> Params | None:
+  """Loads the model of `--checkpoint`, if there is one."""
+  if folder is None or described is None:
+    return None
+  params = checkpoint.load_params(folder, job.runner.like())
+  fingerprint = job.task.corpus.fingerprint
+  if described.get('fingerprint') != fingerprint:
+    raise InputError(
+      f'--checkpoint={folder}: was trained on another version of '
+      f'{job.task.corpus.name} (fingerprint {described.get("fingerprint")}); '
+      f'--data_dir must hold the same recordings, and holds {fingerprint}.'
+    )
+  return params
+
+
+def _run_cell(
+  job: jobs.Job,
+  cell: Cell,
+  methods: tuple[str, ...],
+  given: Params | None,
+  failures: list[str],
+) -> list[Outcome]:
+  """Runs everything of one seed; appends what failed to `failures`."""
+  runner, seed = job.runner, cell.seed
+  original = Run(ORIGINAL, seed)
+  if given is None:
+    outcomes = [runner.outcome(cell, original, None)]
+    params = runner.params(original)
+  else:
+    outcomes = [runner.evaluate(cell, original, given, {}, {})]
+    params = given
+  for method in methods:
+    replicates = RETRAIN_REPLICATES.value if method == RETRAIN else 1
+    for replicate in range(replicates):
+      run = Run(method, seed, replicate)
+      try:
+        outcomes.append(runner.outcome(cell, run, params))
+      except NonFiniteLossError as error:
+        failures.append(str(error))
+  return outcomes
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,177 @@
+"""Flags of training and unlearning, and the settings that they make.
+
+The settings are what decides a result. Flags that only say where files lie or
+how much is done (`--workdir`, `--methods`, `--seeds`) are not among them.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from unlearn_jax.datasets import registry as datasets
+from unlearn_jax.datasets import splits
+from unlearn_jax.models import registry as models
+from unlearn_jax.training.recipe import Recipe
+from unlearn_jax.types import InputError
+
+_RECIPE = Recipe()
+
+DATASET = flags.DEFINE_string(
+  'dataset', 'espeak_commands', f'Corpus: {", ".join(datasets.names())}.'
+)
+DATA_DIR = flags.DEFINE_string(
+  'data_dir',
+  None,
+  'Folder of the recordings, as downloaded; not needed for the embedded '
+  'espeak_commands.',
+)
+AUDIO_PATTERN = flags.DEFINE_string(
+  'audio_pattern',
+  None,
+  'For --dataset=audio_folder: regular expression on the relative path with '
+  'the groups keyword, speaker and take, the last two optional.',
+)
+SKIP_BAD_AUDIO = flags.DEFINE_bool(
+  'skip_bad_audio', False, 'Leave out damaged recordings, and list them.'
+)
+MODEL = flags.DEFINE_string(
+  'model', 'tc_resnet8', f'Network: {", ".join(models.NETWORKS)}.'
+)
+SPLIT = flags.DEFINE_enum(
+  'split',
+  'utterance',
+  list(splits.KINDS),
+  'Test on: the official test set, other speakers, or other takes of the '
+  'same speakers.',
+)
+EPOCHS = flags.DEFINE_integer(
+  'epochs',
+  _RECIPE.epochs,
+  'Passes over the training set, of the original and of retrained models.',
+  lower_bound=1,
+  upper_bound=10_000,
+)
+BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size',
+  _RECIPE.batch_size,
+  'Examples a training step.',
+  lower_bound=1,
+  upper_bound=65_536,
+)
+LEARNING_RATE = flags.DEFINE_float(
+  'learning_rate',
+  _RECIPE.learning_rate,
+  'Peak learning rate of training, per step.',
+  lower_bound=0.0,
+  upper_bound=10.0,
+)
+WEIGHT_DECAY = flags.DEFINE_float(
+  'weight_decay',
+  _RECIPE.weight_decay,
+  'Weight decay of AdamW, times the learning rate a step.',
+  lower_bound=0.0,
+  upper_bound=10.0,
+)
+MAX_SHIFT_MS = flags.DEFINE_float(
+  'max_shift_ms',
+  _RECIPE.max_shift_ms,
+  'Augmentation: largest time shift either way, milliseconds.',
+  lower_bound=0.0,
+  upper_bound=500.0,
+)
+TIME_MASK_MS = flags.DEFINE_float(
+  'time_mask_ms',
+  _RECIPE.time_mask_ms,
+  'Augmentation: largest width of the time mask, milliseconds.',
+  lower_bound=0.0,
+  upper_bound=900.0,
+)
+FREQUENCY_MASK_BINS = flags.DEFINE_integer(
+  'frequency_mask_bins',
+  _RECIPE.frequency_mask_bins,
+  'Augmentation: largest width of the frequency mask, mel bins of 40.',
+  lower_bound=0,
+  upper_bound=40,
+)
+SEEDS = flags.DEFINE_integer(
+  'seeds',
+  1,
+  'Repetitions, each with its own split, models and forget set: seeds 0, 1, '
+  '... up to this number.',
+  lower_bound=1,
+  upper_bound=1_000,
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder for everything that the job writes.', required=True
+)
+CACHE_DIR = flags.DEFINE_string(
+  'cache_dir',
+  cli.default_cache_dir(),
+  'Folder for prepared corpora, features and compiled programs.',
+)
+PROGRESS = flags.DEFINE_bool('progress', True, 'Show progress bars.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """The settings of an original model: recorded with it, and with a run.
+
+  Attributes are the flags of the same names.
+  """
+
+  dataset: str
+  split: str
+  model: str
+  epochs: int
+  batch_size: int
+  learning_rate: float
+  weight_decay: float
+  max_shift_ms: float
+  time_mask_ms: float
+  frequency_mask_bins: int
+
+  def recipe(self) -> Recipe:
+    """Returns the training recipe."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    values = dataclasses.asdict(self)
+    return Recipe(**{k: v for k, v in values.items() if k in names})
+
+
+def training_settings(described: Mapping[str, Any] | None = None) -> Training:
+  """Reads the flags.
+
+  Args:
+    described: the description of a model that exists already. Its settings
+      hold wherever a flag was not given.
+
+  Raises:
+    InputError: if a flag was given and the model was made by another value, or
+      the description is not of a keyword spotter.
+  """
+  recorded = None if described is None else described.get('settings')
+  if described is not None and not isinstance(recorded, dict):
+    raise InputError(
+      '--checkpoint: its description has no settings; must be a model that '
+      'kws_train wrote.'
+    )
+  values: dict[str, Any] = {}
+  for field in dataclasses.fields(Training):
+    flag = flags.FLAGS[field.name]
+    values[field.name] = flag.value
+    if recorded is None:
+      continue
+    if field.name not in recorded:
+      raise InputError(
+        f'--checkpoint: its settings lack {field.name}; must be a model that '
+        'kws_train wrote.'
+      )
+    values[field.name] = recorded[field.name]
+    if flag.present and flag.value != recorded[field.name]:
+      raise InputError(
+        f'--{field.name}={flag.value}: the model of --checkpoint was made '
+        f'with {recorded[field.name]}; must be the same, or not given.'
+      )
+  return Training(**values)

@@ -1,0 +1,95 @@
+"""The folder of a job: its flags, and what each run left there."""
+
+from collections.abc import Mapping
+import fcntl
+import pathlib
+from typing import Any
+
+from unlearn_jax.reporting.records import write_text
+from unlearn_jax.types import InputError
+
+_FLAGS, _LOCK = 'flags.txt', '.lock'
+_locks: list[Any] = []  # Kept open, so that they hold until the process ends.
+
+
+def open_workdir(
+  path: str, settings: Mapping[str, Any], others: Mapping[str, Any]
+) -> pathlib.Path:
+  """Makes the folder, or finds one that the same settings made.
+
+  `flags.txt` in it reproduces the job by `--flagfile`. The folder is locked
+  until the process ends.
+
+  Args:
+    path: the value of `--workdir`.
+    settings: what decides the results; they must be those of earlier jobs. A
+      list stands for a flag that is given several times.
+    others: flags that may change from job to job.
+
+  Raises:
+    InputError: if the folder cannot be written, another job uses it, or other
+      settings made it.
+  """
+  folder = pathlib.Path(path).expanduser()
+  flag_file = folder / _FLAGS
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_ours(folder)
+    _lock(folder)
+    lines = _lines(settings)
+    if flag_file.exists():
+      _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
+    text = '\n'.join([*lines, *_lines(others)])
+    write_text(flag_file, f'{text}\n')
+  except OSError as error:
+    raise InputError(
+      f'--workdir={path}: must be a folder that can be written '
+      f'({error.strerror}).'
+    ) from error
+  return folder
+
+
+def _lines(flags: Mapping[str, Any]) -> list[str]:
+  """Returns the lines of a flagfile; None is left out."""
+  lines = []
+  for name, value in flags.items():
+    values = value if isinstance(value, list) else [value]
+    lines += [f'--{name}={v}' for v in values if v is not None]
+  return lines
+
+
+def _check_ours(folder):
+  names = {path.name for path in folder.iterdir()}
+  if names - {_LOCK, f'{_FLAGS}.partial'} and _FLAGS not in names:
+    raise InputError(
+      f'--workdir={folder}: holds other files and no {_FLAGS}; must be new, '
+      'empty or of an earlier job.'
+    )
+
+
+def _lock(folder):
+  file = open(folder / _LOCK, 'w')  # noqa: SIM115
+  _locks.append(file)
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise InputError(
+      f'--workdir={folder}: another job is running there; must be left alone '
+      'until it ends.'
+    ) from None
+
+
+def _check_same(folder, old_lines, settings):
+  differing = []
+  for name, value in settings.items():
+    was = [line for line in old_lines if line.startswith(f'--{name}=')]
+    now = _lines({name: value})
+    if was != now:
+      old = ' '.join(was) or f'no --{name}'
+      new = ' '.join(now) or f'no --{name}'
+      differing.append(f'{old} there, {new} now')
+  if differing:
+    raise InputError(
+      f'--workdir={folder}: was made by another configuration: '
+      f'{"; ".join(differing)}. Must be another folder, or the same flags.'
+    )

@@ -1,0 +1,126 @@
+"""The comparison of methods as a table: for the terminal, Markdown and HTML."""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+
+from unlearn_jax.evaluation.metric_card import MetricCard
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One entry of a table.
+
+  Attributes:
+    text: what it says.
+    detail: more, for those who ask.
+    verdict: of the card it shows; '' where there is none.
+  """
+
+  text: str
+  detail: str = ''
+  verdict: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows of cells under a header; the first column names the method."""
+
+  header: tuple[str, ...]
+  rows: tuple[tuple[Cell, ...], ...]
+
+  def to_text(self) -> str:
+    """Returns the table for a terminal, numbers flush right."""
+    lines = [self.header, *([cell.text for cell in row] for row in self.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = '  '.join('-' * width for width in widths)
+    padded = []
+    for line in lines:
+      cells = zip(line[1:], widths[1:], strict=True)
+      rest = [text.rjust(width) for text, width in cells]
+      padded.append('  '.join([line[0].ljust(widths[0]), *rest]))
+    return '\n'.join([padded[0], rule, *padded[1:]])
+
+  def to_markdown(self) -> str:
+    """Returns the table in Markdown."""
+    lines = [self.header, ['---', *(['---:'] * (len(self.header) - 1))]]
+    lines += [[cell.text for cell in row] for row in self.rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+# Headings, and how each number is written.
+_COLUMNS = {
+  'accuracy.forget': ('forget %', 'share'),
+  'accuracy.retain': ('retain %', 'share'),
+  'accuracy.validation': ('validation %', 'share'),
+  'accuracy.test': ('test %', 'share'),
+  'accuracy.test_forgotten': ('test forgotten %', 'share'),
+  'macro_f1.test': ('test F1 %', 'share'),
+  'mia.paper_loss': ('attack %', 'share'),
+  'average_gap': ('avg gap', 'points'),
+  'cost.run_s': ('run s', 'seconds'),
+  'cost.compile_s': ('compile s', 'seconds'),
+  'cost.rte': ('times faster', 'ratio'),
+}
+
+
+def comparison(cards: Sequence[MetricCard]) -> Table:
+  """Sets the methods side by side, in the order of the cards.
+
+  Shares are in percent with half the width of their 95 percent interval, gaps
+  in percentage points. The verdict is that of forget accuracy, or damaged.
+
+  Args:
+    cards: of any number of methods. A metric that no method has, or that is
+      nowhere defined, gets no column.
+  """
+  by_method: dict[str, dict[str, MetricCard]] = {}
+  for card in cards:
+    by_method.setdefault(card.provenance['method'], {})[card.name] = card
+  names = [
+    name
+    for name in _COLUMNS
+    if any(
+      name in cards and not math.isnan(cards[name].value)
+      for cards in by_method.values()
+    )
+  ]
+  has_verdicts = any(card.verdict != 'no reference' for card in cards)
+  header = ['method', *(_COLUMNS[name][0] for name in names)]
+  rows = []
+  for method, own in by_method.items():
+    row = [Cell(method), *(_cell(own.get(name)) for name in names)]
+    if has_verdicts:
+      row.append(_verdict(own['accuracy.forget']))
+    rows.append(tuple(row))
+  if has_verdicts:
+    header.append('forgetting')
+  return Table(tuple(header), tuple(rows))
+
+
+def _cell(card: MetricCard | None) -> Cell:
+  if card is None or math.isnan(card.value):
+    return Cell('')
+  kind = _COLUMNS[card.name][1]
+  half = (card.ci_high - card.ci_low) / 2
+  if kind == 'seconds':
+    return Cell(f'{card.value:.1f}')
+  if kind == 'ratio':
+    return Cell(f'{card.value:.1f}')
+  text = f'{100 * card.value:.1f}'
+  if not math.isnan(half):
+    text += f' ± {100 * half:.1f}'
+  detail = ''
+  if card.ideal_kind != 'none':
+    detail = (
+      f'ideal {100 * card.ideal:.1f} ({card.ideal_kind}), '
+      f'gap {100 * card.gap:+.1f} points'
+    )
+    if not math.isnan(card.noise_floor):
+      detail += f', noise floor {100 * card.noise_floor:.1f}'
+  return Cell(text, detail, card.verdict)
+
+
+def _verdict(card: MetricCard) -> Cell:
+  text = 'collapsed' if card.collapsed else card.verdict
+  return Cell(text, '', card.verdict)
