@@ -104,8 +104,13 @@ def open_job(
     skip_bad_audio=settings.SKIP_BAD_AUDIO.value,
     progress=settings.PROGRESS.value,
   )
-  show_progress = cli.progress_bars(settings.PROGRESS.value)
-  runner = Runner(task, folder, presets, show_progress)
+  runner = Runner(
+    task,
+    folder,
+    presets,
+    cli.progress_bars(settings.PROGRESS.value),
+    settings.CHECKPOINT_EVERY_S.value,
+  )
   return Job(folder, decides, task, runner)
 
 

@@ -75,6 +75,7 @@ class Runner:
     workdir: pathlib.Path,
     presets: Mapping[str, Preset],
     show_progress: ShowProgress,
+    checkpoint_every_s: float = 10.0,
   ):
     """Builds nothing yet.
 
@@ -84,11 +85,13 @@ class Runner:
       presets: of the methods to be run.
       show_progress: maps a title and a number of epochs to what `fit` calls
         after each.
+      checkpoint_every_s: least time between two checkpoints of a run.
     """
     self.task = task
     self.workdir = workdir
     self.presets = presets
     self.show_progress = show_progress
+    self._checkpoint_every_s = checkpoint_every_s
     self._programs: dict[str, fit_lib.Program] = {}
 
   def outcome(self, cell: Cell, run: Run, original: Params | None) -> Outcome:
@@ -194,6 +197,7 @@ class Runner:
       observe=functools.partial(self._observe, cell),
       on_epoch=self.show_progress(f'seed {run.seed} {run.name}', epochs),
       checkpoints=run.folder(self.workdir) / 'running',
+      checkpoint_every_s=self._checkpoint_every_s,
       **options,
     )
 

@@ -112,6 +112,13 @@ CACHE_DIR = flags.DEFINE_string(
   cli.default_cache_dir(),
   'Folder for prepared corpora, features and compiled programs.',
 )
+CHECKPOINT_EVERY_S = flags.DEFINE_float(
+  'checkpoint_every_s',
+  10.0,
+  'Least time between two checkpoints of a run, seconds; what a killed job '
+  'loses.',
+  lower_bound=0.0,
+)
 PROGRESS = flags.DEFINE_bool('progress', True, 'Show progress bars.')
 
 

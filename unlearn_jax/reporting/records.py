@@ -39,6 +39,6 @@ def read(path: pathlib.Path) -> list[MetricCard]:
       cards.append(MetricCard.from_json(line))
     except (ValueError, TypeError) as error:
       raise InputError(
-        f'{path}: line {number} is no card ({error}).'
+        f'{path}: line {number} is no metric card ({error}).'
       ) from error
   return cards
