@@ -9,7 +9,8 @@ from unlearn_jax.reporting.records import write_text
 from unlearn_jax.types import InputError
 
 _FLAGS, _LOCK = 'flags.txt', '.lock'
-_locks: list[Any] = []  # Kept open, so that they hold until the process ends.
+# Kept open, so that they hold until the process ends.
+_locks: dict[pathlib.Path, Any] = {}
 
 
 def open_workdir(
@@ -22,8 +23,8 @@ def open_workdir(
 
   Args:
     path: the value of `--workdir`.
-    settings: what decides the results; they must be those of earlier jobs. A
-      list stands for a flag that is given several times.
+    settings: what decides the results; where there are runs, they must be
+      those that made them. A list stands for a flag given several times.
     others: flags that may change from job to job.
 
   Raises:
@@ -37,7 +38,7 @@ def open_workdir(
     _check_ours(folder)
     _lock(folder)
     lines = _lines(settings)
-    if flag_file.exists():
+    if any(folder.glob('seed_*')):  # Else nothing has been made yet.
       _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
     text = '\n'.join([*lines, *_lines(others)])
     write_text(flag_file, f'{text}\n')
@@ -68,11 +69,14 @@ def _check_ours(folder):
 
 
 def _lock(folder):
-  file = open(folder / _LOCK, 'w')  # noqa: SIM115
-  _locks.append(file)
+  if folder.resolve() in _locks:
+    return
+  file = open(folder / _LOCK, 'w')
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _locks[folder.resolve()] = file
   except BlockingIOError:
+    file.close()
     raise InputError(
       f'--workdir={folder}: another job is running there; must be left alone '
       'until it ends.'

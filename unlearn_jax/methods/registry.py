@@ -229,15 +229,15 @@ def presets(
   Raises:
     InputError: if an override is malformed or names what does not exist.
   """
-  chosen = {n: p for n in names if (p := METHODS[n].preset) is not None}
+  presets = {n: m.preset for n, m in METHODS.items() if m.preset is not None}
   for text in overrides:
     target, equals, value = text.partition('=')
     name, dot, field = target.partition('.')
     if not (equals and dot):
       raise InputError(f'--preset={text}: must be method.field=value.')
-    if name not in chosen:
+    if name not in presets:
       raise InputError(
-        f'--preset={text}: {name!r} is none of {", ".join(chosen) or "none"}.'
+        f'--preset={text}: {name!r} is none of {", ".join(presets)}.'
       )
-    chosen[name] = override(chosen[name], field, value, text)
-  return chosen
+    presets[name] = override(presets[name], field, value, text)
+  return {name: presets[name] for name in names if name in presets}

@@ -1,0 +1,68 @@
+"""Runs jobs inside the test process, on a corpus of a hundred clips."""
+
+from collections.abc import Callable
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import array_record.python.array_record_data_source  # Defines flags. # noqa: F401
+import pytest
+
+from experiments import kws_train
+from experiments import kws_unlearn
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+_MAINS = {'kws_train': kws_train.main, 'kws_unlearn': kws_unlearn.main}
+
+Job = Callable[..., None]
+
+
+@pytest.fixture(scope='session')
+def cache_dir(tmp_path_factory) -> pathlib.Path:
+  """Shared by all jobs: corpora, features and programs are made once."""
+  return tmp_path_factory.mktemp('cache')
+
+
+@pytest.fixture(scope='session')
+def job_flags(cache_dir) -> list[str]:
+  """Flags of a small job; the last value of a flag counts."""
+  return [
+    '--dataset=espeak_commands/tiny',
+    f'--cache_dir={cache_dir}',
+    '--noprogress',
+    '--epochs=3',
+    '--batch_size=20',
+  ]
+
+
+@pytest.fixture(scope='session')
+def run_job(job_flags) -> Job:
+  """Returns what runs a job: run_job('kws_train', '--workdir=...')."""
+
+  def run(name: str, *args: str) -> None:
+    with flagsaver.flagsaver():
+      rest = flags.FLAGS([name, *job_flags, *args])
+      assert rest == [name]
+      _MAINS[name]()
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def start_job(job_flags) -> Callable[..., subprocess.Popen]:
+  """Returns what starts a job as its user does, in a process of its own."""
+
+  def start(name: str, *args: str) -> subprocess.Popen:
+    return subprocess.Popen(
+      [sys.executable, '-m', f'experiments.{name}', *job_flags, *args],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  return start

@@ -1,0 +1,209 @@
+"""A whole job: what it leaves, that it resumes, and what it may not mix."""
+
+import json
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from unlearn_jax.evaluation import outcome as outcomes
+from unlearn_jax.reporting import records
+from unlearn_jax.training import checkpoint
+from unlearn_jax.training.fit import NonFiniteLossError
+from unlearn_jax.types import InputError
+
+METHODS = ('fine_tune', 'gradient_ascent', 'salun', 'scrub_rewind')
+FLAGS = (
+  f'--methods={",".join(METHODS)}',
+  '--forget=sample:10%',
+  '--preset=salun.epochs=1',
+)
+
+
+@pytest.fixture(scope='module')
+def workdir(run_job, tmp_path_factory):
+  """The folder of a finished job with two seeds."""
+  folder = tmp_path_factory.mktemp('job') / 'workdir'
+  run_job('kws_unlearn', f'--workdir={folder}', '--seeds=2', *FLAGS)
+  return folder
+
+
+def metrics(workdir):
+  """The lines of the cards, without those of cost."""
+  lines = (workdir / 'records.jsonl').read_text().splitlines()
+  return [line for line in lines if not line.startswith('{"name": "cost.')]
+
+
+def test_records_hold_every_method(workdir):
+  cards = records.read(workdir / 'records.jsonl')
+  methods = list(dict.fromkeys(c.provenance['method'] for c in cards))
+  assert methods == ['original', 'retrain', *METHODS]
+  card = next(c for c in cards if c.name == 'accuracy.test')
+  assert card.n_seeds == 2 and card.provenance['seeds'] == [0, 1]
+  assert card.provenance['forget'] == 'sample:10%'
+  assert len(set(card.provenance['forget_hashes'])) == 2
+  hashes = {c.provenance['config_hash'] for c in cards}
+  assert len(hashes) == 1 + len(METHODS)  # Original and retrain share theirs.
+  assert {c.noise_floor >= 0 for c in cards if c.name == 'accuracy.test'} == {
+    True
+  }
+
+
+def test_page_has_sound_and_every_method(workdir):
+  html = (workdir / 'report' / 'index.html').read_text()
+  assert html.count('data:audio/wav;base64,') == 8
+  assert html.count('<svg') == 2
+  for method in METHODS:
+    assert f'>{method}</td>' in html
+  table = (workdir / 'report' / 'table.md').read_text()
+  assert [line.split(' | ')[0] for line in table.splitlines()[2:]] == [
+    f'| {method}' for method in ('original', 'retrain', *METHODS)
+  ]
+
+
+def test_every_run_leaves_its_model(workdir):
+  for method in ('original', 'retrain', 'retrain_1', *METHODS):
+    folder = workdir / 'seed_1' / method
+    assert sorted(p.name for p in folder.iterdir()) == ['model', 'outcome.npz']
+    description = checkpoint.describe(folder / 'model')
+    assert description['keywords'] == ['down', 'no', 'up', 'yes']
+    assert description['seed'] == 1
+    assert description['settings']['dataset'] == 'espeak_commands/tiny'
+
+
+def test_retrained_models_differ_and_saw_less(workdir):
+  runs = [
+    outcomes.load(workdir / 'seed_0' / name / 'outcome.npz')
+    for name in ('original', 'retrain', 'retrain_1')
+  ]
+  assert (runs[1].logits['test'] != runs[2].logits['test']).any()
+  examples = [run.cost['examples'] for run in runs]
+  forgotten = len(runs[0].logits['forget'])
+  assert examples[0] - examples[1] == 3 * forgotten  # Three epochs.
+
+
+def test_flags_file_reproduces_the_job_without_running_again(workdir, run_job):
+  before = (workdir / 'records.jsonl').read_bytes()
+  made = {p: p.stat().st_mtime_ns for p in workdir.rglob('outcome.npz')}
+  run_job('kws_unlearn', f'--flagfile={workdir / "flags.txt"}')
+  assert (workdir / 'records.jsonl').read_bytes() == before
+  assert {p: p.stat().st_mtime_ns for p in made} == made
+
+
+def test_another_method_is_added_to_the_same_folder(workdir, run_job):
+  before = metrics(workdir)
+  flags = [*FLAGS, '--methods=neg_grad_plus', '--seeds=1']
+  run_job('kws_unlearn', f'--workdir={workdir}', *flags)
+  found = {
+    c.provenance['method'] for c in records.read(workdir / 'records.jsonl')
+  }
+  assert found == {'original', 'retrain', 'neg_grad_plus'}
+  run_job('kws_unlearn', f'--workdir={workdir}', '--seeds=2', *FLAGS)
+  assert metrics(workdir) == before
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--epochs=4', r'--epochs=3 there, --epochs=4 now'),
+    ('--forget=keyword:up', r'--forget=sample:10% there, --forget=keyword:up'),
+    ('--preset=scrub.epochs=1', r'--preset=salun.epochs=1 --preset=scrub.epo'),
+    ('--split=speaker', '--split=utterance there, --split=speaker now'),
+  ],
+)
+def test_workdir_of_another_configuration(workdir, run_job, flag, message):
+  before = (workdir / 'flags.txt').read_text()
+  flags = [*FLAGS, '--methods=scrub,salun,fine_tune', flag]
+  with pytest.raises(InputError, match='made by another configuration') as info:
+    run_job('kws_unlearn', f'--workdir={workdir}', *flags)
+  assert re.search(message, str(info.value))
+  assert (workdir / 'flags.txt').read_text() == before
+
+
+def test_killed_job_ends_in_the_same_records(start_job, run_job, tmp_path):
+  """Kills at each stage: in a run with a checkpoint, and between runs."""
+  flags = [
+    '--forget=keyword:up',
+    '--methods=fine_tune,scrub_rewind',
+    '--epochs=8',
+    '--retrain_replicates=1',
+  ]
+  run_job('kws_unlearn', f'--workdir={tmp_path / "whole"}', *flags)
+  killed = tmp_path / 'killed'
+  flags += [f'--workdir={killed}', '--checkpoint_every_s=0']
+  for waited_for in (
+    'seed_0/original/running/4',
+    'seed_0/retrain/running/2',
+    'seed_0/scrub_rewind/running/3',
+  ):
+    job = start_job('kws_unlearn', *flags)
+    deadline = time.monotonic() + 120
+    while not (killed / waited_for).exists():
+      assert job.poll() is None, job.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.001)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    assert not (killed / 'records.jsonl').exists()
+  run_job('kws_unlearn', *flags)
+  assert metrics(killed) == metrics(tmp_path / 'whole')
+  for path in (tmp_path / 'whole').rglob('outcome.npz'):
+    whole = outcomes.load(path)
+    again = outcomes.load(killed / path.relative_to(tmp_path / 'whole'))
+    for name, logits in whole.logits.items():
+      np.testing.assert_array_equal(again.logits[name], logits)
+    for name, curve in whole.curves.items():
+      np.testing.assert_array_equal(again.curves[name], curve)
+
+
+def test_two_jobs_may_not_share_a_folder(start_job, run_job, workdir):
+  job = start_job('kws_unlearn', f'--workdir={workdir}', '--seeds=2', *FLAGS)
+  # This process holds the lock since it made the folder.
+  stderr = job.communicate()[1]
+  assert job.returncode == 1
+  assert stderr.count('\n') == 1, stderr
+  assert 'another job is running there' in stderr
+
+
+def test_unlearning_from_a_given_model(run_job, tmp_path, capsys):
+  run_job('kws_train', f'--workdir={tmp_path / "train"}', '--seeds=2')
+  assert 'validation %' in capsys.readouterr().out
+  model = tmp_path / 'train' / 'seed_1' / 'original'
+  assert (tmp_path / 'train' / 'records.jsonl').exists()
+  flags = ['--forget=speaker:speaker_001', '--methods=fine_tune', '--seeds=2']
+  run_job(
+    'kws_unlearn',
+    f'--workdir={tmp_path / "unlearn"}',
+    f'--checkpoint={model}',
+    *flags,
+  )
+  cards = records.read(tmp_path / 'unlearn' / 'records.jsonl')
+  original = next(c for c in cards if c.name == 'accuracy.test')
+  trained = outcomes.load(model / 'outcome.npz')
+  line = [
+    json.loads(line)
+    for line in (tmp_path / 'train' / 'records.jsonl').read_text().splitlines()
+  ]
+  of_train = next(c for c in line if c['name'] == 'accuracy.test')
+  # Both seeds unlearn from the one model, on its own split.
+  assert original.values == (of_train['values'][1],) * 2
+  assert not (tmp_path / 'unlearn' / 'seed_0' / 'original').exists()
+  assert trained.seed == 1
+
+
+def test_diverging_method_is_named_and_the_others_are_kept(run_job, tmp_path):
+  flags = [
+    '--methods=fine_tune,gradient_ascent',
+    '--preset=fine_tune.learning_rate=1e38',
+  ]
+  with pytest.raises(
+    NonFiniteLossError, match=r'seed 0 fine_tune: retain_loss is \w+ at step \d'
+  ):
+    run_job('kws_unlearn', f'--workdir={tmp_path}', *flags)
+  cards = records.read(tmp_path / 'records.jsonl')
+  methods = {c.provenance['method'] for c in cards}
+  assert methods == {'original', 'retrain', 'gradient_ascent'}
+  html = (tmp_path / 'report' / 'index.html').read_text()
+  assert 'seed 0 fine_tune: retain_loss is' in html

@@ -1,0 +1,33 @@
+"""The README's Python code runs, and what it names exists."""
+
+import pathlib
+import re
+
+from unlearn_jax.datasets import registry as datasets
+from unlearn_jax.methods import registry as methods
+from unlearn_jax.models import registry as models
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = (ROOT / 'README.md').read_text()
+
+
+def test_python_code_runs(capsys):
+  blocks = re.findall(r'```python\n(.*?)```', README, re.S)
+  assert blocks
+  for block in blocks:
+    exec(compile(block, 'README.md', 'exec'), {})
+  assert capsys.readouterr().out == '(4, 2) (20,)\n'
+
+
+def test_every_method_corpus_and_network_is_named():
+  names = [*methods.METHODS, *models.NETWORKS]
+  names += [name for name in datasets.names() if not name.endswith('/tiny')]
+  for name in names:
+    assert f'`{name}`' in README, name
+
+
+def test_files_and_commands_exist():
+  for path in re.findall(r'(?:experiments|benchmarks)/[\w/]+\.\w+', README):
+    assert (ROOT / path).exists(), path
+  for module in re.findall(r'python -m (experiments\.\w+)', README):
+    assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
