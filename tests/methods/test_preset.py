@@ -1,0 +1,219 @@
+"""Presets: bounds, overrides from the command line, and their errors."""
+
+import dataclasses
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unlearn_jax.methods import registry
+from unlearn_jax.methods.preset import override
+from unlearn_jax.methods.preset import Preset
+from unlearn_jax.types import InputError
+
+PRESET = Preset(
+  epochs=3, learning_rate=1e-3, options={'weight': 0.5, 'temperature': 2.0}
+)
+
+
+class PresetTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('epochs', -1, '>= 0'),
+    ('learning_rate', -1e-3, '>= 0'),
+    ('learning_rate', float('nan'), '>= 0'),
+    ('weight_decay', -0.1, '>= 0'),
+    ('clip_norm', -1.0, '>= 0'),
+    ('forget_batch', 0, '>= 1'),
+    ('retain_batch', 0, '>= 1'),
+    ('retain_fraction', 0.0, r'in \(0, 1\]'),
+    ('retain_fraction', 1.5, r'in \(0, 1\]'),
+    ('retain_fraction', float('nan'), r'in \(0, 1\]'),
+  )
+  def test_bounds(self, name, value, bound):
+    message = f'^preset: {name} must be {bound}, got {value}.$'
+    with self.assertRaisesRegex(InputError, message):
+      dataclasses.replace(PRESET, **{name: value})
+
+  @parameterized.parameters(
+    ('epochs', 0),
+    ('learning_rate', 0.0),
+    ('forget_batch', 1),
+    ('retain_batch', 1),
+    ('retain_fraction', 1.0),
+  )
+  def test_bounds_themselves_are_allowed(self, name, value):
+    preset = dataclasses.replace(PRESET, **{name: value})
+    self.assertEqual(getattr(preset, name), value)
+
+  def test_optimizer_is_adamw_after_clipping(self):
+    preset = dataclasses.replace(PRESET, weight_decay=0.1, clip_norm=0.5)
+    tx = preset.optimizer()
+    params = {'w': jnp.asarray([1.0, -2.0])}
+    # Of norm 10; clipped to 0.5, which Adam sees on its second step.
+    gradients = ([6.0, 8.0], [0.06, -0.08])
+    state, theta = tx.init(params), np.asarray([1.0, -2.0])
+    m, v = np.zeros(2), np.zeros(2)
+    for k, g in enumerate(gradients, start=1):
+      updates, state = tx.update({'w': jnp.asarray(g)}, state, params)
+      params = optax.apply_updates(params, updates)
+      g = np.asarray(g) * min(1.0, 0.5 / np.linalg.norm(g))
+      m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+      step = m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+      theta = theta - 1e-3 * (step + 0.1 * theta)
+      np.testing.assert_allclose(params['w'], theta, rtol=1e-6)
+
+  def test_learning_rate_lives_in_the_state(self):
+    tx = PRESET.optimizer()
+    params = {'w': jnp.ones(2)}
+    state = optax.tree_utils.tree_set(tx.init(params), learning_rate=0.25)
+    updates, _ = tx.update({'w': jnp.full(2, 0.1)}, state, params)
+    np.testing.assert_allclose(updates['w'], [-0.25, -0.25], rtol=1e-5)
+
+
+class OverrideTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('learning_rate', '1e-4', 1e-4),
+    ('epochs', '7', 7),
+    ('retain_fraction', '1', 1),
+    ('forget_epochs', '2', 2),
+  )
+  def test_changes_one_field(self, field, text, value):
+    got = override(PRESET, field, text, f'scrub.{field}={text}')
+    self.assertEqual(got, dataclasses.replace(PRESET, **{field: value}))
+
+  def test_changes_one_option_of_a_copy(self):
+    got = override(PRESET, 'temperature', '4.5', 'scrub.temperature=4.5')
+    self.assertEqual(got.options, {'weight': 0.5, 'temperature': 4.5})
+    self.assertEqual(dataclasses.replace(got, options=PRESET.options), PRESET)
+    self.assertEqual(PRESET.options['temperature'], 2.0)
+
+  @parameterized.parameters('speed', 'options', '')
+  def test_unknown_field(self, field):
+    text = f'scrub.{field}=1'
+    allowed = 'clip_norm, epochs, forget_batch, forget_epochs, learning_rate, '
+    allowed += 'retain_batch, retain_fraction, temperature, weight, '
+    allowed += 'weight_decay'
+    message = f"^--preset={text}: '{field}' is none of {allowed}.$"
+    with self.assertRaisesRegex(InputError, message):
+      override(PRESET, field, '1', text)
+
+  @parameterized.product(
+    field=('learning_rate', 'temperature'),
+    value=('fast', '', '"1"', 'true', 'null', '[1]', '1e-4x'),
+  )
+  def test_value_that_is_no_number(self, field, value):
+    text = f'scrub.{field}={value}'
+    with self.assertRaises(InputError) as caught:
+      override(PRESET, field, value, text)
+    want = f'--preset={text}: the value must be a number.'
+    self.assertEqual(str(caught.exception), want)
+
+  @parameterized.product(
+    field=('epochs', 'forget_batch'), value=('1.5', '-1', 'true', '"3"')
+  )
+  def test_count_that_is_not_whole(self, field, value):
+    text = f'scrub.{field}={value}'
+    with self.assertRaises(InputError) as caught:
+      override(PRESET, field, value, text)
+    want = f'--preset={text}: must be a whole number, at least 0.'
+    self.assertEqual(str(caught.exception), want)
+
+  @parameterized.parameters(
+    ('learning_rate', '-1'), ('retain_fraction', '0'), ('forget_batch', '0')
+  )
+  def test_value_outside_of_its_bounds(self, field, value):
+    message = f'{field} must be .*, got {value}'
+    with self.assertRaisesRegex(InputError, message):
+      override(PRESET, field, value, f'scrub.{field}={value}')
+
+
+class ParseTest(parameterized.TestCase):
+  def test_all_is_every_row_and_the_reference_first(self):
+    self.assertEqual(registry.parse('all'), tuple(registry.METHODS))
+    self.assertEqual(registry.parse('all')[0], 'retrain')
+
+  @parameterized.parameters(
+    ('scrub', ('retrain', 'scrub')),
+    (' scrub , fine_tune,', ('retrain', 'scrub', 'fine_tune')),
+    ('scrub,retrain', ('retrain', 'scrub')),
+    ('scrub,scrub', ('retrain', 'scrub')),
+  )
+  def test_reference_comes_first_and_each_once(self, text, want):
+    self.assertEqual(registry.parse(text), want)
+
+  def test_unknown_name(self):
+    with self.assertRaises(InputError) as caught:
+      registry.parse('scrub,scrap')
+    want = (
+      f"--methods: 'scrap' is none of {', '.join(registry.METHODS)}, or all."
+    )
+    self.assertEqual(str(caught.exception), want)
+
+  @parameterized.parameters('', ' ', ',,')
+  def test_no_name(self, text):
+    with self.assertRaises(InputError) as caught:
+      registry.parse(text)
+    want = f'--methods={text!r}: must be all or a comma list.'
+    self.assertEqual(str(caught.exception), want)
+
+
+class PresetsTest(parameterized.TestCase):
+  def test_rows_without_a_preset_are_left_out(self):
+    got = registry.presets(registry.parse('all'))
+    self.assertEqual(list(got), [n for n in registry.METHODS if n != 'retrain'])
+    for name, preset in got.items():
+      self.assertEqual(preset, registry.METHODS[name].preset)
+
+  def test_overrides_add_up_and_the_last_wins(self):
+    got = registry.presets(
+      ('scrub', 'salun'),
+      (
+        'scrub.epochs=2',
+        'scrub.temperature=3',
+        'salun.fraction=0.25',
+        'scrub.epochs=4',
+      ),
+    )
+    scrub = registry.METHODS['scrub'].preset
+    options = {**scrub.options, 'temperature': 3}
+    self.assertEqual(
+      got['scrub'], dataclasses.replace(scrub, epochs=4, options=options)
+    )
+    self.assertEqual(got['salun'].options['fraction'], 0.25)
+    self.assertEqual(
+      scrub.epochs, registry.METHODS['scrub_rewind'].preset.epochs
+    )
+
+  @parameterized.parameters(
+    'scrub', 'scrub.epochs', 'scrub=3', 'epochs=3', '', '=', 'scrub:epochs=3'
+  )
+  def test_malformed(self, text):
+    with self.assertRaises(InputError) as caught:
+      registry.presets(('scrub',), (text,))
+    want = f'--preset={text}: must be method.field=value.'
+    self.assertEqual(str(caught.exception), want)
+
+  @parameterized.parameters('retrain', 'scrap', '')
+  def test_name_without_a_preset(self, name):
+    text = f'{name}.epochs=3'
+    with self.assertRaises(InputError) as caught:
+      registry.presets(('retrain', 'scrub'), (text,))
+    rows = ', '.join(n for n in registry.METHODS if n != 'retrain')
+    want = f'--preset={text}: {name!r} is none of {rows}.'
+    self.assertEqual(str(caught.exception), want)
+
+  def test_override_of_a_method_that_is_not_run_is_checked_alone(self):
+    got = registry.presets(('fine_tune',), ('scrub.epochs=9',))
+    self.assertEqual(got, {'fine_tune': registry.METHODS['fine_tune'].preset})
+    with self.assertRaisesRegex(InputError, "^--preset=scrub.age=9: 'age' is"):
+      registry.presets(('fine_tune',), ('scrub.age=9',))
+
+  def test_presets_come_in_the_order_of_the_names(self):
+    names = ('scrub', 'retrain', 'fine_tune')
+    self.assertEqual(list(registry.presets(names)), ['scrub', 'fine_tune'])
+
+
+if __name__ == '__main__':
+  absltest.main()

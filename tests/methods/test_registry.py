@@ -1,0 +1,300 @@
+"""What every row of the registry must do, whatever its rule is."""
+
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+from flax import linen as nn
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems as P
+
+from unlearn_jax.methods.base import GradientState
+from unlearn_jax.methods.registry import METHODS
+from unlearn_jax.methods.registry import Problem
+from unlearn_jax.training import loop
+from unlearn_jax.training.losses import cross_entropy
+
+ROWS = tuple(METHODS)
+STEPS = 4
+
+_step = jax.jit(loop.step, static_argnames='method')
+
+
+@functools.cache
+def _make(name, model):
+  row = METHODS[name]
+  tx = optax.inject_hyperparams(
+    P.sgd, static_args=('momentum', 'weight_decay')
+  )(learning_rate=0.1, momentum=0.9, weight_decay=0.1)
+  convert, predict_fn = MODELS[model]()
+  problem = Problem(
+    cross_entropy(predict_fn), predict_fn, lambda k: convert(P.init_fn(k))
+  )
+  return row.build(problem, tx, **(row.preset.options if row.preset else {}))
+
+
+def make(name, model='plain'):
+  """The method of a row, its learning rate in the state, with weight decay.
+
+  Tests, and rows of the same rule, share one object and its compiled programs.
+  """
+  rule = (METHODS[name].build, METHODS[name].preset)
+  same = [n for n in ROWS if (METHODS[n].build, METHODS[n].preset) == rule]
+  return _make(same[0], model)
+
+
+def stacks(name, seed=0):
+  """Forget and retain batches as the row lays them out, None if not needed."""
+  row = METHODS[name]
+  alternates = row.layout == 'alternate'
+  forget = P.make_batches(2 * seed + 1, 2, 5, padding=1)
+  retain = P.make_batches(2 * seed + 2, 2, 7, padding=2)
+  forget = P.steps_of(forget, [0, 1, -1, -1] if alternates else [0, 1, 1, 0])
+  retain = P.steps_of(retain, [-1, -1, 0, 1] if alternates else [0, 1, 0, 1])
+  return (
+    forget if 'forget' in row.needs else None,
+    retain if 'retain' in row.needs else None,
+  )
+
+
+def start(method, params, key, forget, retain, **hyper):
+  state = set_hyper(loop.init(method, params, key), **hyper)
+  if method.prepare is not None:
+    state = loop.prepare(method, state, forget, retain)
+  return state
+
+
+def set_hyper(state, **hyper):
+  arrays = {name: jnp.float32(value) for name, value in hyper.items()}
+  return optax.tree_utils.tree_set(state, **arrays) if hyper else state
+
+
+def run(name, *stacked, model='plain', params=None, key=0, **hyper):
+  method, stacked = make(name, model), stacked or stacks(name)
+  params = MODELS[model]()[0](P.make_params()) if params is None else params
+  state = start(method, params, jax.random.key(key), *stacked, **hyper)
+  return loop.run(method, state, *stacked)
+
+
+def run_many(method, params, keys, hyper, *stacked):
+  """The vmap of a run, over one key and one set of hyper-parameters each."""
+  state = jax.vmap(
+    lambda key, values: set_hyper(loop.init(method, params, key), **values)
+  )(keys, hyper)
+  if method.prepare is not None:
+    state = jax.vmap(lambda s: loop.prepare(method, s, *stacked))(state)
+  return jax.vmap(lambda s: loop.run(method, s, *stacked))(state)
+
+
+def hyper_of(state):
+  """Hyper-parameters in the state, the learning rate included."""
+  found = {'learning_rate': 0.1}
+  leaves = jax.tree.leaves(
+    state, is_leaf=lambda x: isinstance(x, GradientState)
+  )
+  for leaf in leaves:
+    if isinstance(leaf, GradientState):
+      found |= {name: float(value) for name, value in leaf.hyper.items()}
+  return found
+
+
+class Flipped(nn.Module):
+  """The plain function; its leaves stand in the other order."""
+
+  @nn.compact
+  def __call__(self, x):
+    zeros = nn.initializers.zeros
+    kernel = self.param('a_kernel', zeros, (P.FEATURES, P.CLASSES))
+    return x @ kernel + self.param('z_bias', zeros, (P.CLASSES,))[None]
+
+
+def plain():
+  return lambda params: params, P.predict_fn
+
+
+def half():
+  """In bfloat16 but for the bias, in lists and tuples."""
+
+  def convert(params):
+    return [params['kernel'].astype(jnp.bfloat16), ({'b': params['bias']},)]
+
+  def predict_fn(params, batch):
+    features = batch['features'].astype(jnp.bfloat16)
+    bias = params[1][0]['b'].astype(jnp.bfloat16)
+    return features @ params[0] + bias[None]
+
+  return convert, predict_fn
+
+
+def linen():
+  def convert(params):
+    return {'params': {'a_kernel': params['kernel'], 'z_bias': params['bias']}}
+
+  return convert, lambda p, b: Flipped().apply(p, b['features'])
+
+
+def nnx_linear():
+  model = nnx.Linear(P.FEATURES, P.CLASSES, rngs=nnx.Rngs(0))
+  graph, tree = nnx.split(model)
+  structure = jax.tree.structure(tree)
+
+  def convert(params):
+    return jax.tree.unflatten(structure, jax.tree.leaves(params))
+
+  return convert, lambda p, b: nnx.merge(graph, p)(b['features'])
+
+
+MODELS = {'plain': plain, 'half': half, 'linen': linen, 'nnx': nnx_linear}
+
+
+@parameterized.parameters(*ROWS)
+class ConformanceTest(parameterized.TestCase):
+  def test_steps_of_padding_alone_are_the_identity(self, name):
+    padding = jax.tree.map(
+      lambda batch: {**batch, 'mask': jnp.zeros_like(batch['mask'])},
+      stacks(name),
+      is_leaf=lambda x: isinstance(x, dict),
+    )
+    method = make(name)
+    want = start(method, P.make_params(), jax.random.key(0), *padding)
+    state = jax.tree.map(jnp.copy, want)
+    got, metrics = loop.run(method, state, *padding)
+    P.assert_identical(got, want)
+    P.assert_identical(metrics, jax.tree.map(jnp.zeros_like, metrics))
+
+  def test_learning_rate_zero_is_the_identity(self, name):
+    state, _ = run(name, learning_rate=0.0)
+    self.assertEqual(state.step, STEPS)
+    fresh = P.init_fn(jax.random.split(jax.random.key(0))[0])
+    want = fresh if name == 'retrain' else P.make_params()
+    P.assert_identical(state.params, want)
+    moved, _ = run(name)
+    self.assertTrue(P.differ(moved.params, want))
+
+  def test_what_stands_behind_the_mask_changes_nothing(self, name):
+    forget, retain = stacks(name)
+    other = [None if s is None else P.nonsense(s, -7) for s in (forget, retain)]
+    want, metrics = run(name, forget, retain)
+    got, same = run(name, *other)
+    P.assert_identical(got, want)
+    P.assert_identical(same, metrics)
+
+  def test_more_padding_changes_nothing(self, name):
+    def widen(x):
+      return jnp.concatenate([x, jnp.zeros_like(x)[:, :3]], 1)
+
+    wide = jax.tree.map(widen, stacks(name))
+    (got, metrics), (want, same) = run(name, *wide), run(name)
+    P.assert_close(got.params, want.params)
+    P.assert_close(metrics, same)
+
+  def test_scan_equals_a_python_loop(self, name):
+    stacked = stacks(name)
+    want, metrics = run(name)
+    state = start(make(name), P.make_params(), jax.random.key(0), *stacked)
+    rows = []
+    for k in range(STEPS):
+      batches = (P.step_of(s, k) for s in stacked)
+      state, row = _step(make(name), state, *batches)
+      rows.append(row)
+    P.assert_close(state.params, want.params, rtol=1e-6, atol=1e-7)
+    P.assert_close(jax.tree.map(lambda *x: jnp.stack(x), *rows), metrics)
+    self.assertEqual(state.step, want.step)
+
+  def test_vmap_equals_separate_runs(self, name):
+    params, stacked = P.make_params(), stacks(name)
+    keys = jax.random.split(jax.random.key(5), 3)
+    hyper = hyper_of(loop.init(make(name), params, keys[0]))
+    sweep = {n: v * np.asarray([0.25, 0.5, 1.0]) for n, v in hyper.items()}
+    many, metrics = run_many(make(name), params, keys, sweep, *stacked)
+    for k, key in enumerate(keys):
+      values = {n: v[k] for n, v in sweep.items()}
+      state = start(make(name), params, key, *stacked, **values)
+      want, same = loop.run(make(name), state, *stacked)
+      P.assert_close(P.step_of(many.params, k), want.params)
+      P.assert_close(P.step_of(metrics, k), same)
+
+  def test_every_hyper_parameter_in_the_state_counts(self, name):
+    want, _ = run(name)
+    hyper = hyper_of(want)
+    for changed, value in hyper.items():
+      got, _ = run(name, **{changed: 0.25 * value})
+      self.assertTrue(P.differ(got.params, want.params), changed)
+
+  def test_parameters_stay_usable_and_the_same_key_gives_the_same(self, name):
+    params = P.make_params()
+    first = run(name, params=params, key=4)
+    P.assert_identical(params, P.make_params())
+    P.assert_identical(run(name, params=params, key=4), first)
+
+  def test_repeated_calls_compile_once(self, name):
+    run(name)
+    size = loop.run._cache_size()
+    run(name, *stacks(name, seed=3), params=P.make_params(3), key=3)
+    run(name, learning_rate=0.5)
+    self.assertEqual(loop.run._cache_size(), size)
+
+  def test_types_and_structure_are_kept(self, name):
+    params = MODELS['half']()[0](P.make_params())
+    state, metrics = run(name, model='half')
+    self.assertEqual(
+      jax.tree.structure(state.params), jax.tree.structure(params)
+    )
+    for got, want in zip(
+      jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True
+    ):
+      self.assertEqual((got.dtype, got.shape), (want.dtype, want.shape))
+      self.assertTrue(np.isfinite(np.float32(got)).all())
+    self.assertTrue(P.differ(state.params, params))
+    self.assertEqual({x.shape for x in metrics.values()}, {(STEPS,)})
+
+  def test_any_model_gives_what_the_plain_function_gives(self, name):
+    want, metrics = run(name)
+    for model in ('linen', 'nnx'):
+      got, same = run(name, model=model)
+      P.assert_close(got.params, MODELS[model]()[0](want.params))
+      P.assert_close(same, metrics)
+
+
+@parameterized.parameters(*[n for n in ROWS if len(METHODS[n].needs) < 2])
+class OneSetTest(parameterized.TestCase):
+  def test_the_other_set_is_not_read(self, name):
+    want, _ = run(name)
+    other = P.make_batches(5, STEPS, 5, padding=2)
+    for value in (1.0, jnp.nan):
+      other['features'] = value * other['features']
+      stacked = [other if s is None else s for s in stacks(name)]
+      got, _ = run(name, *stacked)
+      P.assert_identical(got, want)
+
+
+class RowTest(parameterized.TestCase):
+  def test_retraining_comes_first_and_alone_has_no_preset(self):
+    self.assertEqual(ROWS[0], 'retrain')
+    self.assertEqual(
+      [n for n in ROWS if METHODS[n].preset is None], ['retrain']
+    )
+
+  def test_rows_that_rewind(self):
+    rewinds = [n for n in ROWS if METHODS[n].rewinds]
+    self.assertEqual(rewinds, ['scrub_rewind'])
+    self.assertIs(make('scrub_rewind'), make('scrub'))  # The rule is SCRUB.
+
+  @parameterized.parameters(*ROWS)
+  def test_unknown_option(self, name):
+    with self.assertRaises(TypeError):
+      METHODS[name].build(P.PROBLEM, P.sgd(), unheard_of=1.0)
+
+  @parameterized.parameters(*ROWS)
+  def test_summary_is_one_line_of_a_table(self, name):
+    summary = METHODS[name].summary
+    self.assertBetween(len(summary), 1, 79)
+    self.assertNotRegex(summary, r'\n|\.$')
+
+
+if __name__ == '__main__':
+  absltest.main()
