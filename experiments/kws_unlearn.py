@@ -68,7 +68,11 @@ def main() -> None:
   """Runs the job."""
   request = forget.parse(FORGET.value)
   methods = registry.parse(METHODS.value)
-  presets = registry.presets(methods, PRESET.value)
+  presets = registry.presets(
+    methods,
+    PRESET.value,
+    removes_classes=bool(forget.forgotten_keywords(request)),
+  )
   folder = _model_folder(CHECKPOINT.value)
   described = checkpoint.describe(folder) if folder else None
   training = settings.training_settings(described)

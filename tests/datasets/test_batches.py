@@ -91,6 +91,11 @@ class RepeatTest(parameterized.TestCase):
     zeros = np.zeros((0, batch_size))
     check(batches.repeat(ROWS, batch_size, 0, rng()), zeros, zeros)
 
+  def test_no_rows_are_padding_alone(self):
+    got = batches.repeat(np.array([], int), 4, 3, np.random.default_rng(0))
+    self.assertEqual(got.rows.shape, (3, 4))
+    self.assertEqual(got.mask.sum(), 0)
+
 
 class JoinTest(parameterized.TestCase):
   def test_empty_is_padding_alone(self):

@@ -128,6 +128,34 @@ class KlDivergenceTest(parameterized.TestCase):
     want = twin_kl(target[:, :2], logits[:, :2])
     np.testing.assert_allclose(_value(target, logits, 1.0), want, rtol=1e-5)
 
+    for slope in (_gradient, _first_gradient):
+      got = slope(logits, target, 1.0)
+      alone = slope(logits[:, :2], target[:, :2], 1.0)
+      np.testing.assert_allclose(got[:, :2], alone, rtol=1e-5)
+      np.testing.assert_array_equal(got[:, 2], [0.0])
+
+  def test_gradients_between_equals_are_exactly_zero(self):
+    logits = make_logits(0)
+    for slope in (_gradient, _first_gradient):
+      np.testing.assert_array_equal(
+        slope(logits, logits, 3.0), np.zeros((7, 5))
+      )
+
+  @parameterized.parameters(1.0, 3.0)
+  def test_forward_and_second_derivatives(self, temperature):
+    # The Hessian in the student's logits is diag(p) - p p^T.
+    target, logits = make_logits(0)[0], make_logits(1)[0]
+    fun = lambda s: kl_divergence(target, s, temperature)  # noqa: E731
+    hessian = jax.jit(jax.jacfwd(jax.grad(fun)))(logits)
+    p = scipy.special.softmax(np.float64(logits) / temperature)
+    want = np.diag(p) - np.outer(p, p)
+    np.testing.assert_allclose(hessian, want, rtol=1e-4, atol=1e-6)
+    direction = jnp.arange(5.0)
+    _, slope = jax.jvp(fun, (logits,), (direction,))
+    np.testing.assert_allclose(
+      slope, jnp.vdot(jax.grad(fun)(logits), direction), rtol=1e-4
+    )
+
   def test_possible_class_that_the_student_rules_out_costs_infinity(self):
     target, logits = jnp.zeros((1, 2)), jnp.asarray([[0.0, -jnp.inf]])
     np.testing.assert_array_equal(_value(target, logits, 1.0), [np.inf])

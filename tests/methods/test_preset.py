@@ -24,7 +24,9 @@ class PresetTest(parameterized.TestCase):
     ('learning_rate', -1e-3, '>= 0'),
     ('learning_rate', float('nan'), '>= 0'),
     ('weight_decay', -0.1, '>= 0'),
-    ('clip_norm', -1.0, '>= 0'),
+    ('clip_norm', 0.0, '> 0'),
+    ('forget_epochs', -1, '>= 0'),
+    ('epochs', float('inf'), '>= 0'),
     ('forget_batch', 0, '>= 1'),
     ('retain_batch', 0, '>= 1'),
     ('retain_fraction', 0.0, r'in \(0, 1\]'),
@@ -32,8 +34,8 @@ class PresetTest(parameterized.TestCase):
     ('retain_fraction', float('nan'), r'in \(0, 1\]'),
   )
   def test_bounds(self, name, value, bound):
-    message = f'^preset: {name} must be {bound}, got {value}.$'
-    with self.assertRaisesRegex(InputError, message):
+    message = f'^{name} must be {bound}, got {value}.$'
+    with self.assertRaisesRegex(ValueError, message):
       dataclasses.replace(PRESET, **{name: value})
 
   @parameterized.parameters(
@@ -78,6 +80,7 @@ class OverrideTest(parameterized.TestCase):
     ('epochs', '7', 7),
     ('retain_fraction', '1', 1),
     ('forget_epochs', '2', 2),
+    ('epochs', '1e1', 10),
   )
   def test_changes_one_field(self, field, text, value):
     got = override(PRESET, field, text, f'scrub.{field}={text}')
@@ -111,20 +114,22 @@ class OverrideTest(parameterized.TestCase):
     self.assertEqual(str(caught.exception), want)
 
   @parameterized.product(
-    field=('epochs', 'forget_batch'), value=('1.5', '-1', 'true', '"3"')
+    field=('epochs', 'forget_batch', 'forget_epochs'),
+    value=('1.5', '-1', 'NaN', 'Infinity'),
   )
   def test_count_that_is_not_whole(self, field, value):
     text = f'scrub.{field}={value}'
     with self.assertRaises(InputError) as caught:
       override(PRESET, field, value, text)
-    want = f'--preset={text}: must be a whole number, at least 0.'
+    want = f'--preset={text}: the value must be a whole number, at least 0.'
     self.assertEqual(str(caught.exception), want)
 
   @parameterized.parameters(
     ('learning_rate', '-1'), ('retain_fraction', '0'), ('forget_batch', '0')
   )
   def test_value_outside_of_its_bounds(self, field, value):
-    message = f'{field} must be .*, got {value}'
+    text = f'--preset=scrub.{field}={value}'
+    message = f'^{text}: {field} must be .*, got {value}'
     with self.assertRaisesRegex(InputError, message):
       override(PRESET, field, value, f'scrub.{field}={value}')
 
@@ -203,6 +208,34 @@ class PresetsTest(parameterized.TestCase):
     rows = ', '.join(n for n in registry.METHODS if n != 'retrain')
     want = f'--preset={text}: {name!r} is none of {rows}.'
     self.assertEqual(str(caught.exception), want)
+
+  @parameterized.parameters(
+    ('salun.fraction=2', r'fraction must be in \[0, 1\], got 2.0'),
+    ('scrub.temperature=0', 'temperature must be > 0, got 0.0'),
+    ('neg_grad_plus.retain_weight=NaN', r'retain_weight must be in \[0, 1\]'),
+    ('bad_teacher.direction=up', "direction must be 'teacher_student' or"),
+    ('bad_teacher.uniform_teacher=1', 'the value must be true or false'),
+  )
+  def test_option_outside_of_its_bounds(self, text, problem):
+    with self.assertRaisesRegex(InputError, f'^--preset={text}: {problem}'):
+      registry.presets(('scrub',), (text,))
+
+  def test_options_of_other_types(self):
+    texts = (
+      'bad_teacher.direction=student_teacher',
+      'bad_teacher.uniform_teacher=true',
+      'gradient_ascent.max_loss=inf',
+    )
+    got = registry.presets(('bad_teacher', 'gradient_ascent'), texts)
+    options = got['bad_teacher'].options
+    self.assertEqual(options['direction'], 'student_teacher')
+    self.assertIs(options['uniform_teacher'], True)
+    self.assertEqual(got['gradient_ascent'].options['max_loss'], np.inf)
+
+  def test_requests_that_remove_classes_have_presets_of_their_own(self):
+    for name, spec in registry.METHODS.items():
+      got = registry.presets((name,), removes_classes=True).get(name)
+      self.assertEqual(got, spec.class_preset or spec.preset)
 
   def test_override_of_a_method_that_is_not_run_is_checked_alone(self):
     got = registry.presets(('fine_tune',), ('scrub.epochs=9',))

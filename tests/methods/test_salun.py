@@ -82,6 +82,16 @@ class SaliencyTest(parameterized.TestCase):
     mask = mask_of(params, forget, fraction=fraction, per_leaf=per_leaf)
     self.assertTrue((flat(mask) == (fraction == 1.0)).all())
 
+  @parameterized.product(value=(np.inf, np.nan), per_leaf=(False, True))
+  def test_extreme_fractions_of_gradients_that_are_not_finite(
+    self, value, per_leaf
+  ):
+    gradient = {'a': jnp.asarray([1.0, value, -2.0]), 'b': jnp.ones((2, 2))}
+    for fraction in (0.0, 1.0):
+      mask = saliency_mask(gradient, fraction, per_leaf=per_leaf)
+      for leaf in jax.tree.leaves(mask):
+        self.assertTrue((leaf == bool(fraction)).all())
+
   def test_ties_at_the_threshold_are_all_kept(self):
     gradient = {'a': jnp.asarray([3.0, -2.0, 0.5]), 'b': jnp.asarray([2.0])}
     mask = saliency_mask(gradient, 0.5)

@@ -7,8 +7,10 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import problems as P
 
@@ -58,6 +60,24 @@ class ParamsTest(FolderTest):
     like = jax.tree.map(jnp.zeros_like, params)
     P.assert_identical(checkpoint.load_params(path, like), params)
 
+  def test_round_trip_of_trees_with_attributes(self):
+    for params in (
+      loop.RunState(jnp.ones(()), {'w': jnp.ones(2)}, (), jnp.zeros(3)),
+      optax.EmaState(jnp.ones(()), [jnp.ones(2), jnp.zeros(1)]),
+      nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0))),
+    ):
+      path = self.save(params)
+      got = checkpoint.load_params(path, jax.tree.map(jnp.zeros_like, params))
+      P.assert_identical(got, params)
+
+  def test_shapes_and_types_suffice(self):
+    path = self.save()
+    for like in (
+      jax.eval_shape(make_params),
+      jax.tree.map(np.asarray, make_params()),
+    ):
+      P.assert_identical(checkpoint.load_params(path, like), make_params())
+
   def test_description_round_trip(self):
     want = {'network': 'tc_resnet8', 'classes': ['yes', 'no'], 'bins': 40}
     want['recipe'] = {'epochs': 60, 'learning_rate': 1e-2, 'note': None}
@@ -86,14 +106,14 @@ class ParamsTest(FolderTest):
     path = self.save()
     like = make_params()
     like['conv']['kernel'] = jnp.zeros((1, 2, 5))
-    want = f"checkpoint {path}: ['conv']['kernel'] has shape (1, 2, 3), the "
+    want = f'checkpoint {path}: conv/kernel has shape (1, 2, 3), the '
     want += 'network needs (1, 2, 5).'
     self.assertEqual(self.message(checkpoint.load_params, path, like), want)
 
   def test_leaf_that_the_checkpoint_lacks(self):
     path = self.save()
     like = {**make_params(), 'head': jnp.zeros((3, 7))}
-    want = f"checkpoint {path}: ['head'] has shape none, the network needs "
+    want = f'checkpoint {path}: head has shape none, the network needs '
     want += '(3, 7).'
     self.assertEqual(self.message(checkpoint.load_params, path, like), want)
 
@@ -101,7 +121,7 @@ class ParamsTest(FolderTest):
     path = self.save()
     like = make_params()
     del like['half']
-    want = f"checkpoint {path}: ['half'] has shape (2,), the network needs "
+    want = f'checkpoint {path}: half has shape (2,), the network needs '
     want += 'none.'
     self.assertEqual(self.message(checkpoint.load_params, path, like), want)
 

@@ -240,6 +240,11 @@ class ResumeTest(parameterized.TestCase):
     fit(checkpoints=self.folder)
     self.assertEqual(PROGRAM.calls, [loop.run] * 4)
 
+  def test_checkpoint_of_more_epochs_is_refused(self):
+    self.interrupt(4)
+    with self.assertRaisesRegex(ValueError, 'epochs must be >= 3, got 2'):
+      fit(checkpoints=self.folder, epochs=2)
+
   def test_checkpoints_are_no_more_frequent_than_asked(self):
     fit(checkpoints=self.folder, checkpoint_every_s=3600.0)
     seen = []

@@ -224,7 +224,7 @@ class BoundsTest(parameterized.TestCase):
     ('warmup_fraction', -0.1, '>= 0'),
     ('warmup_fraction', 1.1, r'in \[0, 1\]'),
     ('weight_decay', -0.1, '>= 0'),
-    ('clip_norm', -0.1, '>= 0'),
+    ('clip_norm', 0.0, '> 0'),
     ('max_shift_ms', -1.0, '>= 0'),
     ('time_mask_ms', -1.0, '>= 0'),
     ('frequency_mask_bins', -1, '>= 0'),

@@ -55,8 +55,10 @@ def repeat(
   """Fills `steps` full batches with pass after pass over `rows`.
 
   Every batch is full unless there are fewer rows than `batch_size`: then each
-  batch is one padded pass.
+  batch is one padded pass, and padding alone if there are no rows.
   """
+  if not len(rows):
+    return empty(steps, batch_size)
   if len(rows) <= batch_size or steps == 0:
     passes = [one_pass(rows, batch_size, rng) for _ in range(steps)]
     return concatenate(passes, batch_size)

@@ -58,7 +58,7 @@ def from_direction(
     tx: any optax transform.
     hyper: scalars of the rule; they live in the state as arrays, so that one
       compiled program serves every value, or a `vmap` over them.
-      `optax.tree_utils.tree_set(state, name=value)` changes one.
+      `optax.tree_utils.tree_set(state, name=jnp.float32(value))` changes one.
     freeze: maps (params, key) to what the rule keeps; it is copied.
   """
 

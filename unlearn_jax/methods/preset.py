@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 import dataclasses
-import json
 from typing import Any
 
 import optax
 
 from unlearn_jax.types import InputError
+
+_COUNTS = ('epochs', 'forget_batch', 'retain_batch', 'forget_epochs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +39,23 @@ class Preset:
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    """Raises InputError where a value is out of bounds."""
+    """Raises ValueError where a value is out of bounds."""
     for name, low in (
       ('epochs', 0),
       ('learning_rate', 0),
       ('weight_decay', 0),
-      ('clip_norm', 0),
       ('forget_batch', 1),
       ('retain_batch', 1),
+      ('forget_epochs', 0),
     ):
-      if not getattr(self, name) >= low:
-        raise InputError(
-          f'preset: {name} must be >= {low}, got {getattr(self, name)}.'
-        )
+      value = getattr(self, name)
+      if value is not None and not low <= value < float('inf'):
+        raise ValueError(f'{name} must be >= {low}, got {value}.')
+    if not self.clip_norm > 0:
+      raise ValueError(f'clip_norm must be > 0, got {self.clip_norm}.')
     if not 0 < self.retain_fraction <= 1:
-      raise InputError(
-        'preset: retain_fraction must be in (0, 1], got '
-        f'{self.retain_fraction}.'
+      raise ValueError(
+        f'retain_fraction must be in (0, 1], got {self.retain_fraction}.'
       )
 
   def optimizer(self) -> optax.GradientTransformation:
@@ -87,18 +88,32 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
     raise InputError(
       f'--preset={text}: {field!r} is none of {", ".join(allowed)}.'
     )
-  old = getattr(preset, field, None) if field in fields else None
-  old = preset.options.get(field, old)
+  is_option = field in preset.options
+  old = preset.options[field] if is_option else getattr(preset, field)
   try:
-    value = json.loads(text_value)
-  except ValueError as error:
-    raise InputError(f'--preset={text}: the value must be a number.') from error
-  is_count = isinstance(old, int) and not isinstance(old, bool)
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if is_count and not (number and value == int(value) and value >= 0):
-    raise InputError(f'--preset={text}: must be a whole number, at least 0.')
-  if isinstance(old, float) and not number:
-    raise InputError(f'--preset={text}: the value must be a number.')
-  if field in fields:
+    value = _parse(text_value, int if field in _COUNTS else type(old))
+    if is_option:
+      options = {**preset.options, field: value}
+      return dataclasses.replace(preset, options=options)
     return dataclasses.replace(preset, **{field: value})
-  return dataclasses.replace(preset, options={**preset.options, field: value})
+  except ValueError as error:
+    raise InputError(f'--preset={text}: {error}') from error
+
+
+def _parse(text: str, kind: type) -> Any:
+  """Reads a value of a type, or raises a ValueError that says what it is."""
+  if kind is str:
+    return text
+  if kind is bool:
+    if text.lower() not in ('true', 'false'):
+      raise ValueError('the value must be true or false.')
+    return text.lower() == 'true'
+  try:
+    number = float(text)
+  except ValueError:
+    raise ValueError('the value must be a number.') from None
+  if kind is int:
+    if not (number >= 0 and number.is_integer()):
+      raise ValueError('the value must be a whole number, at least 0.')
+    return int(number)
+  return number

@@ -58,6 +58,8 @@ class MethodSpec:
     preset: what works on the corpora here; None for retraining, which has the
       recipe of the original model.
     summary: one line for tables.
+    class_preset: what works for requests that remove whole classes, where a
+      retrained model never says the class again; None is `preset`.
     layout: 'joint' or 'alternate', see `methods.schedule`.
     rewinds: whether the experiment picks the epoch by `scrub.rewind`.
   """
@@ -66,6 +68,7 @@ class MethodSpec:
   needs: frozenset[Side]
   preset: Preset | None
   summary: str
+  class_preset: Preset | None = None
   layout: Literal['joint', 'alternate'] = 'joint'
   rewinds: bool = False
 
@@ -103,6 +106,12 @@ class MethodSpec:
     )
 
 
+def _nothing(*args):
+  raise NotImplementedError
+
+
+_NO_PROBLEM = Problem(_nothing, _nothing, _nothing)
+
 # A stream of random numbers apart from those of the epochs.
 _SUBSET = 2**32 - 1
 
@@ -110,6 +119,11 @@ _FORGET: frozenset[Side] = frozenset({'forget'})
 _RETAIN: frozenset[Side] = frozenset({'retain'})
 _BOTH = _FORGET | _RETAIN
 
+_BAD_TEACHER = {
+  'temperature': 1.0,
+  'direction': 'teacher_student',
+  'uniform_teacher': False,
+}
 _SCRUB = Preset(
   epochs=6,
   learning_rate=5e-4,
@@ -163,7 +177,12 @@ METHODS: dict[str, MethodSpec] = {
   'bad_teacher': MethodSpec(
     build=lambda p, tx, **o: bad_teacher(p.predict_fn, p.init_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(epochs=3, learning_rate=5e-4, retain_fraction=0.3),
+    preset=Preset(
+      epochs=3,
+      learning_rate=5e-4,
+      retain_fraction=0.3,
+      options=_BAD_TEACHER,
+    ),
     summary='imitates a random network on the forget set',
   ),
   'scrub': MethodSpec(
@@ -216,7 +235,10 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def presets(
-  names: Sequence[str], overrides: Sequence[str] = ()
+  names: Sequence[str],
+  overrides: Sequence[str] = (),
+  *,
+  removes_classes: bool = False,
 ) -> dict[str, Preset]:
   """Returns the preset of each method, changed as asked.
 
@@ -224,20 +246,31 @@ def presets(
     names: in the registry; those without a preset are left out.
     overrides: each 'method.field=value', for instance
       'scrub.learning_rate=1e-4'; fields are those of `Preset` and the method's
-      own options.
+      own options. They may be of any method.
+    removes_classes: whether the request removes whole classes.
 
   Raises:
     InputError: if an override is malformed or names what does not exist.
   """
-  presets = {n: m.preset for n, m in METHODS.items() if m.preset is not None}
+  chosen: dict[str, Preset] = {}
+  for name, spec in METHODS.items():
+    if spec.preset is not None:
+      special = spec.class_preset if removes_classes else None
+      chosen[name] = special or spec.preset
   for text in overrides:
     target, equals, value = text.partition('=')
     name, dot, field = target.partition('.')
     if not (equals and dot):
       raise InputError(f'--preset={text}: must be method.field=value.')
-    if name not in presets:
+    if name not in chosen:
       raise InputError(
-        f'--preset={text}: {name!r} is none of {", ".join(presets)}.'
+        f'--preset={text}: {name!r} is none of {", ".join(chosen)}.'
       )
-    presets[name] = override(presets[name], field, value, text)
-  return {name: presets[name] for name in names if name in presets}
+    chosen[name] = override(chosen[name], field, value, text)
+    try:  # A factory knows the bounds of its options, and traces nothing.
+      METHODS[name].build(
+        _NO_PROBLEM, chosen[name].optimizer(), **chosen[name].options
+      )
+    except ValueError as error:
+      raise InputError(f'--preset={text}: {error}') from error
+  return {name: chosen[name] for name in names if name in chosen}

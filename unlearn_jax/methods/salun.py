@@ -69,18 +69,19 @@ def saliency_mask(
     booleans shaped like `gradient`.
   """
   saliency = jax.tree.map(jnp.abs, gradient)
+  leaves = jax.tree.leaves(saliency)
+  dtype = jnp.result_type(*leaves)
 
-  def threshold(values):
-    count = round(fraction * values.size)
-    if count == 0:
-      return jnp.inf
-    return -jnp.sort(-values)[count - 1]
+  def mark(leaf, ranked):
+    count = round(fraction * ranked.size)
+    if count in (0, ranked.size):
+      return jnp.full(leaf.shape, count > 0)
+    return leaf.astype(dtype) >= jnp.sort(ranked)[ranked.size - count]
 
   if per_leaf:
-    return jax.tree.map(lambda s: s >= threshold(s.ravel()), saliency)
-  leaves = [s.ravel().astype(jnp.float32) for s in jax.tree.leaves(saliency)]
-  bound = threshold(jnp.concatenate(leaves))
-  return jax.tree.map(lambda s: s >= bound, saliency)
+    return jax.tree.map(lambda s: mark(s, s.astype(dtype).ravel()), saliency)
+  everything = jnp.concatenate([s.astype(dtype).ravel() for s in leaves])
+  return jax.tree.map(lambda s: mark(s, everything), saliency)
 
 
 def salun(

@@ -149,4 +149,4 @@ def rewind(forget_errors: np.ndarray, held_out_error: float | None) -> int:
   if len(forget_errors) == 0:
     raise ValueError('rewind needs at least one epoch, got none.')
   distance = np.abs(np.asarray(forget_errors, np.float64) - held_out_error)
-  return int(np.argmin(distance))
+  return int(np.argmin(distance.round(12)))  # Ties are ties.

@@ -15,9 +15,13 @@ except ImportError:  # Orbax 0.12 keeps it among its experiments.
 
 def _abstract(tree):
   """The shapes, types and shardings that a restore must give."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def describe_leaf(x):
+    sharding = getattr(x, 'sharding', None) or here
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(describe_leaf, tree)
 
 
 def save_params(
@@ -53,7 +57,7 @@ def load_params(path: pathlib.Path, like: Params) -> Params:
 
   Args:
     path: where `save_params` wrote it.
-    like: a pytree of arrays.
+    like: a pytree of arrays, or of their shapes and types.
 
   Raises:
     InputError: if there is none, or one of another shape or structure.
@@ -71,8 +75,12 @@ def load_params(path: pathlib.Path, like: Params) -> Params:
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  """Returns shapes by name; what is stored has names alone for its keys."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path): tuple(x.shape) for path, x in leaves}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape)
+    for path, x in leaves
+  }
 
 
 def _first_line(error: Exception) -> str:

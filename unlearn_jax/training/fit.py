@@ -6,6 +6,7 @@ training sets and requests of every size, and a non-finite loss is seen soon.
 """
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -126,41 +127,48 @@ def fit(
 
   Raises:
     NonFiniteLossError: with the metric and the step.
+    ValueError: if a checkpoint is there of more epochs.
   """
   kept = _empty_kept(state.params, epochs) if keep else ()
   # A copy, since the loop donates its state.
   tree = jax.tree.map(jnp.copy, {'state': state, 'kept': kept})
-  progress, done = Progress(), 0
-  store = checkpoint.RunCheckpoints(checkpoints) if checkpoints else None
-  if store and (found := store.restore(tree)):
-    done, tree, saved = found
-    progress = Progress(**saved)
-  else:
-    if program.method.prepare is not None:
-      tree['state'], progress.run_s = program(
-        loop.prepare, tree['state'], *prepare_batches, examples
+  with contextlib.ExitStack() as stack:
+    store = None
+    if checkpoints is not None:
+      store = checkpoint.RunCheckpoints(checkpoints)
+      stack.callback(store.close)
+    found = store.restore(tree) if store else None
+    if found is not None:
+      done, tree, saved = found
+      progress = Progress(**saved)
+      if done > epochs:
+        raise ValueError(f'epochs must be >= {done}, got {epochs}.')
+    else:
+      done, progress = 0, Progress()
+      if program.method.prepare is not None:
+        tree['state'], progress.run_s = program(
+          loop.prepare, tree['state'], *prepare_batches, examples
+        )
+      if observe:
+        progress.add(observe(tree['state'].params))
+    last_save = time.perf_counter()
+    for epoch in range(done, epochs):
+      tree['state'] = _run_epoch(
+        program, tree['state'], epoch_batches(epoch), examples, progress
       )
-    if observe:
-      progress.add(observe(tree['state'].params))
-  last_save = time.perf_counter()
-  for epoch in range(done, epochs):
-    tree['state'] = _run_epoch(
-      program, tree['state'], epoch_batches(epoch), examples, progress
-    )
-    if keep:
-      tree['kept'] = jax.tree.map(
-        lambda k, p, i=epoch: k.at[i].set(p), tree['kept'], tree['state'].params
-      )
-    if observe:
-      progress.add(observe(tree['state'].params))
-    if on_epoch:
-      on_epoch(epoch + 1, progress)
-    due = time.perf_counter() - last_save >= checkpoint_every_s
-    if store and due and epoch + 1 < epochs:
-      store.save(epoch + 1, tree, dataclasses.asdict(progress))
-      last_save = time.perf_counter()
-  if store:
-    store.close()
+      params = tree['state'].params
+      if keep:
+        tree['kept'] = jax.tree.map(
+          lambda k, p, i=epoch: k.at[i].set(p), tree['kept'], params
+        )
+      if observe:
+        progress.add(observe(params))
+      if on_epoch:
+        on_epoch(epoch + 1, progress)
+      due = time.perf_counter() - last_save >= checkpoint_every_s
+      if store and due and epoch + 1 < epochs:
+        store.save(epoch + 1, tree, dataclasses.asdict(progress))
+        last_save = time.perf_counter()
   return FitResult(tree['state'], tree['kept'], progress)
 
 

@@ -40,12 +40,14 @@ class Recipe:
   def __post_init__(self):
     """Raises ValueError where a value is out of bounds."""
     at_least = {'epochs': 1, 'batch_size': 1, 'learning_rate': 0}
-    at_least |= {'weight_decay': 0, 'clip_norm': 0, 'warmup_fraction': 0}
+    at_least |= {'weight_decay': 0, 'warmup_fraction': 0}
     at_least |= {'max_shift_ms': 0, 'time_mask_ms': 0, 'frequency_mask_bins': 0}
     for name, low in at_least.items():
       value = getattr(self, name)
       if not value >= low:
         raise ValueError(f'{name} must be >= {low}, got {value}.')
+    if not self.clip_norm > 0:
+      raise ValueError(f'clip_norm must be > 0, got {self.clip_norm}.')
     if self.warmup_fraction > 1:
       raise ValueError(
         f'warmup_fraction must be in [0, 1], got {self.warmup_fraction}.'
