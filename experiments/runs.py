@@ -92,7 +92,7 @@ class Runner:
     self.presets = presets
     self.show_progress = show_progress
     self._checkpoint_every_s = checkpoint_every_s
-    self._programs: dict[str, fit_lib.Program] = {}
+    self._programs: dict[Any, fit_lib.Program] = {}
 
   def outcome(self, cell: Cell, run: Run, original: Params | None) -> Outcome:
     """Returns the outcome of a run, which is made unless it is there.
@@ -129,9 +129,11 @@ class Runner:
     return self.task.classifier.init_fn(jax.random.key(0))
 
   def _program(self, method: str) -> fit_lib.Program:
-    if method not in self._programs:
-      self._programs[method] = fit_lib.Program(self._build(method))
-    return self._programs[method]
+    """Returns the program of a method; equal ones are compiled once."""
+    key = registry.METHODS[method].build, repr(self.presets.get(method))
+    if key not in self._programs:
+      self._programs[key] = fit_lib.Program(self._build(method))
+    return self._programs[key]
 
   def _build(self, method):
     spec, problem = registry.METHODS[method], self.task.problem

@@ -1,9 +1,12 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests; implicit rank promotion is an error."""
 
 import os
 import pathlib
 
+import jax
 import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -1,7 +1,4 @@
-"""Small problems for the tests, and a float64 NumPy twin of the smallest.
-
-Importing this module makes every implicit rank promotion an error.
-"""
+"""Small problems for the tests, and a float64 NumPy twin of the smallest."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +11,6 @@ import optax
 from unlearn_jax.methods.registry import Problem
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
-
-jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 FEATURES, CLASSES = 4, 3
 

@@ -47,7 +47,7 @@ def fails(run_job, tmp_path):
     (['--preset=x.y=1'], "--preset=x.y=1: 'x' is none of fine_tune, gradient"),
     (['--preset=scrub'], '--preset=scrub: must be method.field=value'),
     (['--preset=scrub.x=1'], "'x' is none of clip_norm, distill_weight, ep"),
-    (['--preset=scrub.epochs=-1'], '--preset=scrub.epochs=-1: must be a whole'),
+    (['--preset=scrub.epochs=-1'], '--preset=scrub.epochs=-1: the value must'),
     (['--forget=everything'], "--forget=everything: 'everything' must be samp"),
     (['--forget=sample:0'], '--forget=sample:0: sample:0 must be a number'),
     (['--forget=keyword:stop'], "has no keyword 'stop'; there are 4 keywords"),
