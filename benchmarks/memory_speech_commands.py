@@ -28,9 +28,9 @@ _FOLDER = flags.DEFINE_string(
 )
 
 WORDS = (
-  'backward bed bird cat dog down eight five follow forward four go happy house '
-  'learn left marvin nine no off on one right seven sheila six stop three tree '
-  'two up visual wow yes zero'
+  'backward bed bird cat dog down eight five follow forward four go happy '
+  'house learn left marvin nine no off on one right seven sheila six stop '
+  'three tree two up visual wow yes zero'
 ).split()
 SPEAKERS = 2_618
 # Shares of the official split.

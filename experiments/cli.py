@@ -1,6 +1,7 @@
 """What every job shares: parsing flags, and errors of one line."""
 
 from collections.abc import Callable, Sequence
+from logging import LogRecord
 import os
 import pathlib
 import sys
@@ -25,9 +26,11 @@ def run(main: Callable[[], None]) -> None:
   """Parses the flags and runs `main`; bad input ends in one line."""
 
   def guarded(argv: Sequence[str]) -> None:
-    # Orbax tells of every file, JAX of every backend that is not there.
+    # Orbax tells of every file, and of errors that it raises too; JAX of every
+    # backend that is not there.
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
+      logging.get_absl_handler().addFilter(_is_not_of_orbax)
     try:
       if len(argv) > 1:
         raise InputError(
@@ -44,6 +47,10 @@ def run(main: Callable[[], None]) -> None:
       fail(f'{where}{error.strerror or error}.')
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _is_not_of_orbax(record: LogRecord) -> bool:
+  return 'orbax' not in pathlib.Path(record.pathname).parts
 
 
 def fail(message: str) -> None:

@@ -277,3 +277,12 @@ def test_progress_goes_to_stderr_or_nowhere(tmp_path, capfd):
   assert not out and 'Preparing fake_corpus' in err and '25/25' in err
   builder.prepare(FakeSource(26), tmp_path, progress=False)
   assert capfd.readouterr() == ('', '')
+
+
+def test_full_disk_is_one_line_that_names_the_folder(tmp_path, monkeypatch):
+  def full(self, **kwargs):
+    raise RuntimeError('write() failed: No space left; at byte 5; closed')
+
+  monkeypatch.setattr(builder.CorpusBuilder, 'download_and_prepare', full)
+  with pytest.raises(InputError, match='--cache_dir=.*: cannot be written'):
+    builder.prepare(FakeSource(), tmp_path, progress=False)

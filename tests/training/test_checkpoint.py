@@ -148,6 +148,16 @@ class ParamsTest(FolderTest):
       message = self.message(checkpoint.describe, self.folder / 'model')
     self.assertIn('(first line)', message)
 
+  def test_full_disk_is_an_os_error_that_names_the_folder(self):
+    text = "Failed to write: No space left on device [os_error_code='28']"
+    for error, kind, message in (
+      (ValueError(text), OSError, 'No space left.*model'),
+      (ValueError('x'), ValueError, '^x$'),
+    ):
+      with mock.patch.object(checkpoint.ocp, 'save', side_effect=error):
+        with self.assertRaisesRegex(kind, message):
+          self.save()
+
 
 class RunCheckpointsTest(FolderTest):
   def open(self):

@@ -144,7 +144,8 @@ def prepare(
   the next run removes it.
 
   Raises:
-    InputError: if a recording is damaged, all are, or a download fails.
+    InputError: if a recording is damaged, all are, a download fails or the
+      disk is full.
   """
   folder = prepared.folder_of(source, cache_dir, skip_bad_audio=skip_bad_audio)
   with _lock(cache_dir):
@@ -159,11 +160,17 @@ def prepare(
       data_dir=cache_dir,
     )
     # TFDS announces itself on stdout, which is for results.
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(
-        file_format='array_record',
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-      )
+    try:
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+          file_format='array_record',
+          download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
+    except RuntimeError as error:  # So ArrayRecord says that the disk is full.
+      reason = str(error).partition(';')[0]
+      raise InputError(
+        f'--cache_dir={cache_dir}: cannot be written ({reason}).'
+      ) from error
     labels = builder.labels
     if not len(labels):
       raise InputError(

@@ -83,20 +83,12 @@ def load_features(
   features = _open(path, shape)
   if features is None:
     try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      descriptor, partial = tempfile.mkstemp('.partial', path.name, path.parent)
+      _write_whole(path, corpus, config, shape, chunk, progress)
     except OSError as error:
       raise types.InputError(
         f'--cache_dir={cache_dir}: must be a folder that can be written '
         f'({error.strerror}).'
       ) from error
-    try:
-      with os.fdopen(descriptor, 'wb') as file:
-        _write(file, corpus, config, shape, chunk, progress)
-      os.replace(partial, path)
-    except BaseException:
-      os.unlink(partial)
-      raise
     features = _open(path, shape)
     assert features is not None
   return features
@@ -111,6 +103,19 @@ def _open(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
   right = features.shape == shape and features.dtype == np.float16
   size = features.offset + features.nbytes
   return features if right and path.stat().st_size == size else None
+
+
+def _write_whole(path: pathlib.Path, *args) -> None:
+  """Writes a file that appears under its name only when complete."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  descriptor, partial = tempfile.mkstemp('.partial', path.name, path.parent)
+  try:
+    with os.fdopen(descriptor, 'wb') as file:
+      _write(file, *args)
+    os.replace(partial, path)
+  except BaseException:
+    os.unlink(partial)
+    raise
 
 
 def _write(

@@ -1,6 +1,10 @@
 """Checkpoints, by Orbax's V1 API; no other file imports Orbax."""
 
+from collections.abc import Iterator
+import contextlib
+import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -34,7 +38,10 @@ def save_params(
     params: a pytree of arrays.
     description: what one must know to use it; anything JSON can hold.
   """
-  ocp.save(path.absolute(), params, overwrite=True, custom_metadata=description)
+  with _os_errors(path):
+    ocp.save(
+      path.absolute(), params, overwrite=True, custom_metadata=description
+    )
 
 
 def describe(path: pathlib.Path) -> dict[str, Any]:
@@ -74,6 +81,18 @@ def load_params(path: pathlib.Path, like: Params) -> Params:
   return ocp.load(path.absolute(), _abstract(like))
 
 
+@contextlib.contextmanager
+def _os_errors(path: pathlib.Path) -> Iterator[None]:
+  """Turns what Orbax raises for a full disk and the like into an OSError."""
+  try:
+    yield
+  except ValueError as error:
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code is None:
+      raise
+    raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
   """Returns shapes by name; what is stored has names alone for its keys."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -92,6 +111,7 @@ class RunCheckpoints:
 
   def __init__(self, folder: pathlib.Path):
     """Opens `folder`, which need not exist."""
+    self._folder = folder
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
       folder.absolute(),
@@ -101,7 +121,8 @@ class RunCheckpoints:
 
   def save(self, epoch: int, tree: Any, progress: dict[str, Any]) -> None:
     """Writes the state after `epoch`; `progress` is anything JSON can hold."""
-    self._checkpointer.save(epoch, tree, custom_metadata=progress)
+    with _os_errors(self._folder):
+      self._checkpointer.save(epoch, tree, custom_metadata=progress)
 
   def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """Returns (epoch, tree, progress), or None where there is none yet."""
