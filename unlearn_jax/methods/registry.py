@@ -119,18 +119,6 @@ _FORGET: frozenset[Side] = frozenset({'forget'})
 _RETAIN: frozenset[Side] = frozenset({'retain'})
 _BOTH = _FORGET | _RETAIN
 
-_BAD_TEACHER = {
-  'temperature': 1.0,
-  'direction': 'teacher_student',
-  'uniform_teacher': False,
-}
-_SCRUB = Preset(
-  epochs=6,
-  learning_rate=5e-4,
-  forget_epochs=3,
-  options={'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0},
-)
-
 
 def _build_salun(problem, tx, *, fraction, **options):
   inner = random_label(problem.loss_fn, problem.predict_fn, tx, **options)
@@ -140,6 +128,24 @@ def _build_salun(problem, tx, *, fraction, **options):
 def _build_scrub(problem, tx, **options):
   return scrub(problem.loss_fn, problem.predict_fn, tx, **options)
 
+
+# Found by search on seeds apart from those reported, by the average gap to
+# retraining on validation data: a sample, a keyword and a speaker of Arabic
+# Speech Commands and of the Free Spoken Digit Dataset.
+_ASCENT = {'max_loss': 3.0}
+_NEG_GRAD = {'retain_weight': 0.95}
+_RELABEL = {'retain_weight': 4.0, 'resample': False}
+_SALUN = {**_RELABEL, 'fraction': 0.5}
+_TEACH = {
+  'temperature': 1.0,
+  'direction': 'teacher_student',
+  'uniform_teacher': False,
+}
+_SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
+_SCRUB_PRESET = Preset(4, 2e-3, forget_epochs=2, options=_SCRUB)
+_SCRUB_CLASS_PRESET = Preset(
+  5, 3e-3, forget_epochs=4, forget_batch=32, options=_SCRUB
+)
 
 METHODS: dict[str, MethodSpec] = {
   'retrain': MethodSpec(
@@ -151,63 +157,60 @@ METHODS: dict[str, MethodSpec] = {
   'fine_tune': MethodSpec(
     build=lambda p, tx: fine_tune(p.loss_fn, tx),
     needs=_RETAIN,
-    preset=Preset(epochs=5, learning_rate=1e-3),
+    preset=Preset(3, 5e-3),
+    class_preset=Preset(5, 2e-2),
     summary='goes on training on the retain set',
   ),
   'gradient_ascent': MethodSpec(
     build=lambda p, tx, **o: gradient_ascent(p.loss_fn, tx, **o),
     needs=_FORGET,
-    preset=Preset(epochs=5, learning_rate=1e-4, options={'max_loss': 3.0}),
-    summary='raises the loss of the forget set',
+    preset=Preset(5, 1e-4, options=_ASCENT),
+    class_preset=Preset(6, 3e-4, options=_ASCENT),
+    summary='raises the loss of the forget set, up to a bound',
   ),
   'neg_grad_plus': MethodSpec(
     build=lambda p, tx, **o: neg_grad_plus(p.loss_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(
-      epochs=3, learning_rate=5e-4, options={'retain_weight': 0.95}
-    ),
+    preset=Preset(2, 3e-4, options=_NEG_GRAD),
+    class_preset=Preset(5, 3e-3, options=_NEG_GRAD),
     summary='raises the forget loss while lowering the retain loss',
   ),
   'random_label': MethodSpec(
     build=lambda p, tx, **o: random_label(p.loss_fn, p.predict_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(epochs=3, learning_rate=5e-4, options={'retain_weight': 1.0}),
+    preset=Preset(2, 5e-5, options=_RELABEL),
+    class_preset=Preset(5, 6e-4, options=_RELABEL),
     summary='teaches wrong labels for the forget set',
   ),
   'bad_teacher': MethodSpec(
     build=lambda p, tx, **o: bad_teacher(p.predict_fn, p.init_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(
-      epochs=3,
-      learning_rate=5e-4,
-      retain_fraction=0.3,
-      options=_BAD_TEACHER,
-    ),
-    summary='imitates a random network on the forget set',
+    preset=Preset(3, 5e-5, retain_fraction=0.3, options=_TEACH),
+    class_preset=Preset(5, 6e-4, options=_TEACH),
+    summary='imitates a random network on the forget set, itself elsewhere',
   ),
   'scrub': MethodSpec(
     build=_build_scrub,
     needs=_BOTH,
-    preset=_SCRUB,
-    summary='moves away from the original model on the forget set',
+    summary='moves away from the original on the forget set, not elsewhere',
     layout='alternate',
+    preset=_SCRUB_PRESET,
+    class_preset=_SCRUB_CLASS_PRESET,
   ),
   'scrub_rewind': MethodSpec(
     build=_build_scrub,
     needs=_BOTH,
-    preset=_SCRUB,
     summary='SCRUB, back to the epoch that forgets as much as unseen data',
     layout='alternate',
     rewinds=True,
+    preset=_SCRUB_PRESET,
+    class_preset=_SCRUB_CLASS_PRESET,
   ),
   'salun': MethodSpec(
     build=_build_salun,
     needs=_BOTH,
-    preset=Preset(
-      epochs=3,
-      learning_rate=5e-4,
-      options={'retain_weight': 1.0, 'fraction': 0.5},
-    ),
+    preset=Preset(3, 5e-5, options=_SALUN),
+    class_preset=Preset(5, 6e-4, options=_SALUN),
     summary='random label on the weights that the forget set cares for',
   ),
 }
