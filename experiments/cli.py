@@ -5,6 +5,7 @@ from logging import LogRecord
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app
 from absl import flags
@@ -53,7 +54,7 @@ def _is_not_of_orbax(record: LogRecord) -> bool:
   return 'orbax' not in pathlib.Path(record.pathname).parts
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
   """Prints one line and exits with a code that is not zero."""
   print(f'error: {" ".join(message.split())}', file=sys.stderr)
   sys.exit(EXIT_CODE)
@@ -62,9 +63,10 @@ def fail(message: str) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(list(argv))
-  except (flags.Error, UnicodeDecodeError) as error:
+  except flags.Error as error:
     fail(f'{error} (--help lists the flags)')
-    raise
+  except UnicodeDecodeError as error:
+    fail(f'--flagfile: must be UTF-8 text and is not ({error}).')
 
 
 def use_compilation_cache(cache_dir: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Trains keyword spotters, one for each seed.
+r"""Trains keyword spotters, one for each seed.
 
   python -m experiments.kws_train --dataset=arabic_speech_commands \
     --data_dir=DIR --workdir=runs/original

@@ -1,4 +1,4 @@
-"""Unlearns recordings from keyword spotters and compares with retraining.
+r"""Unlearns recordings from keyword spotters and compares with retraining.
 
   python -m experiments.kws_unlearn \
     --flagfile=experiments/flagfiles/quickstart.cfg

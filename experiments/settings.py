@@ -144,7 +144,10 @@ class Training:
     """Returns the training recipe."""
     names = {field.name for field in dataclasses.fields(Recipe)}
     values = dataclasses.asdict(self)
-    return Recipe(**{k: v for k, v in values.items() if k in names})
+    try:
+      return Recipe(**{k: v for k, v in values.items() if k in names})
+    except ValueError as error:  # A nan passes the bounds of a flag.
+      raise InputError(f'--{error}') from error
 
 
 def training_settings(described: Mapping[str, Any] | None = None) -> Training:

@@ -61,6 +61,7 @@ def fails(run_job, tmp_path):
     ),
     (['--split=official'], '--split=official: corpus espeak_commands/tiny has'),
     (['--data_dir=/tmp'], '--data_dir=/tmp: must not be given with --dataset'),
+    (['--learning_rate=nan'], '--learning_rate must be >= 0, got nan'),
     (['--checkpoint=/nowhere'], '--checkpoint=/nowhere: does not exist; must'),
   ],
 )
@@ -207,11 +208,12 @@ def test_workdir_that_cannot_be_written(run_job, tmp_path):
     ('--nosuchflag=1\n', "Unknown command line flag 'nosuchflag'"),
     ('--seeds=many\n', 'flag --seeds=many'),
     ('--seeds=0\n', 'flag --seeds=0'),
+    ('--seeds=\xff\n', '--flagfile: must be UTF-8 text and is not'),
   ],
 )
 def test_malformed_flagfile(start_job, tmp_path, lines, message):
   path = tmp_path / 'job.cfg'
-  path.write_text(f'--workdir={tmp_path / "workdir"}\n{lines}')
+  path.write_text(f'--workdir={tmp_path / "workdir"}\n{lines}', 'latin-1')
   job = start_job('kws_unlearn', f'--flagfile={path}')
   stdout, stderr = job.communicate()
   assert job.returncode == 1
