@@ -249,9 +249,12 @@ class Runner:
     return label, self.task.logits(params, rows).argmax(-1)
 
   def _observe(self, cell, params):
-    """Values for the learning curves."""
-    validation = cell.rows['validation']
-    validation = validation[:: -(-len(validation) // _OBSERVED_VALIDATION)]
+    """Values for the learning curves, without classes forgotten whole."""
+    label, validation = self.task.corpus.keyword, cell.rows['validation']
+    forgotten = np.isin(label[validation], cell.subsets.forgotten_classes)
+    validation = validation[~forgotten]
+    every = max(1, -(-len(validation) // _OBSERVED_VALIDATION))
+    validation = validation[::every]
     values = {'validation': accuracy(*self._predictions(params, validation))}
     if len(cell.rows['forget']):
       pair = self._predictions(params, cell.rows['forget'])
