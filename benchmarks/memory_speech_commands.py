@@ -44,7 +44,7 @@ def simulate(folder: pathlib.Path, clips: int) -> None:
   lists: dict[str, list[str]] = {'validation': [], 'testing': []}
   for word in WORDS:
     (folder / word).mkdir(parents=True)
-  for i in tqdm.tqdm(range(clips), desc='Simulating', unit=' files'):
+  for i in tqdm.tqdm(range(clips), 'Simulating', disable=None):
     speaker = i % SPEAKERS
     take = i // (SPEAKERS * len(WORDS))
     word = WORDS[(i // SPEAKERS + speaker) % len(WORDS)]

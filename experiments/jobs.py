@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def open_job(
     cache_dir=cache_dir,
     audio_pattern=settings.AUDIO_PATTERN.value,
     skip_bad_audio=settings.SKIP_BAD_AUDIO.value,
-    progress=settings.PROGRESS.value,
+    progress=settings.PROGRESS.value and sys.stderr.isatty(),
   )
   runner = Runner(
     task,
