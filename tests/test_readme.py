@@ -27,7 +27,9 @@ def test_every_method_corpus_and_network_is_named():
 
 
 def test_files_and_commands_exist():
-  for path in re.findall(r'(?:experiments|benchmarks)/[\w/]+\.\w+', README):
+  for path in re.findall(
+    r'(?:tests/)?(?:experiments|benchmarks)/[\w/]+\.\w+', README
+  ):
     assert (ROOT / path).exists(), path
   for module in re.findall(r'python -m (experiments\.\w+)', README):
     assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
