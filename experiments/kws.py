@@ -16,7 +16,7 @@ from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation.outcome import Subsets
 from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.features.store import load_features
-from unlearn_jax.methods.registry import Problem
+from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models import registry as models
 from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.types import Batch, Params
@@ -66,6 +66,8 @@ class Task:
       loss_fn=cross_entropy(self.classifier.predict_fn),
       predict_fn=self.classifier.predict_fn,
       init_fn=self.classifier.init_fn,
+      input_name=self.classifier.input_name,
+      blocks=self.classifier.blocks,
     )
     self.examples: Batch = {
       'features': jnp.asarray(features),

@@ -25,6 +25,7 @@ from unlearn_jax.datasets import forget
 from unlearn_jax.evaluation.evaluate import ORIGINAL
 from unlearn_jax.evaluation.evaluate import RETRAIN
 from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.training import checkpoint
 from unlearn_jax.training.fit import NonFiniteLossError
@@ -67,8 +68,8 @@ RETRAIN_REPLICATES = flags.DEFINE_integer(
 def main() -> None:
   """Runs the job."""
   request = forget.parse(FORGET.value)
-  methods = registry.parse(METHODS.value)
-  presets = registry.presets(
+  methods = choice.parse(METHODS.value)
+  presets = choice.presets(
     methods,
     PRESET.value,
     removes_classes=bool(forget.forgotten_keywords(request)),

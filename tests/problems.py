@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn_jax.methods.registry import Problem
+from unlearn_jax.methods.spec import Problem
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
 

@@ -74,7 +74,7 @@ class UpdateFn(Protocol):
 
 
 class PrepareFn(Protocol):
-  """What a rule must learn of whole sets before its first step."""
+  """What a rule does with whole sets before its first step."""
 
   def __call__(
     self,
@@ -84,10 +84,12 @@ class PrepareFn(Protocol):
     retain: Any,
     examples: Batch | None,
     key: jax.Array,
-  ) -> MethodState:
-    """Returns the state with what one pass over the sets gave.
+  ) -> tuple[Params, MethodState]:
+    """Returns parameters and state after whole passes over the sets.
 
-    The sets are stacked batches as `training.loop.run` takes them.
+    A rule that needs no steps makes its whole edit here; others learn a mask
+    for the state, or start some weights anew. The sets are stacked batches as
+    `training.loop.run` takes them; one that the rule does not need may be None.
     """
 
 
@@ -99,8 +101,8 @@ class UnlearningMethod(NamedTuple):
   Attributes:
     init: state before the first step.
     update: one step.
-    prepare: for rules that look at whole sets once (a saliency mask); None for
-      the others.
+    prepare: for rules that look at whole sets once (an edit by importances, a
+      saliency mask); None for the others.
   """
 
   init: InitFn

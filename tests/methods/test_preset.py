@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import override
 from unlearn_jax.methods.preset import Preset
@@ -136,8 +137,8 @@ class OverrideTest(parameterized.TestCase):
 
 class ParseTest(parameterized.TestCase):
   def test_all_is_every_row_and_the_reference_first(self):
-    self.assertEqual(registry.parse('all'), tuple(registry.METHODS))
-    self.assertEqual(registry.parse('all')[0], 'retrain')
+    self.assertEqual(choice.parse('all'), tuple(registry.METHODS))
+    self.assertEqual(choice.parse('all')[0], 'retrain')
 
   @parameterized.parameters(
     ('scrub', ('retrain', 'scrub')),
@@ -146,11 +147,11 @@ class ParseTest(parameterized.TestCase):
     ('scrub,scrub', ('retrain', 'scrub')),
   )
   def test_reference_comes_first_and_each_once(self, text, want):
-    self.assertEqual(registry.parse(text), want)
+    self.assertEqual(choice.parse(text), want)
 
   def test_unknown_name(self):
     with self.assertRaises(InputError) as caught:
-      registry.parse('scrub,scrap')
+      choice.parse('scrub,scrap')
     want = (
       f"--methods: 'scrap' is none of {', '.join(registry.METHODS)}, or all."
     )
@@ -159,20 +160,20 @@ class ParseTest(parameterized.TestCase):
   @parameterized.parameters('', ' ', ',,')
   def test_no_name(self, text):
     with self.assertRaises(InputError) as caught:
-      registry.parse(text)
+      choice.parse(text)
     want = f'--methods={text!r}: must be all or a comma list.'
     self.assertEqual(str(caught.exception), want)
 
 
 class PresetsTest(parameterized.TestCase):
   def test_rows_without_a_preset_are_left_out(self):
-    got = registry.presets(registry.parse('all'))
+    got = choice.presets(choice.parse('all'))
     self.assertEqual(list(got), [n for n in registry.METHODS if n != 'retrain'])
     for name, preset in got.items():
       self.assertEqual(preset, registry.METHODS[name].preset)
 
   def test_overrides_add_up_and_the_last_wins(self):
-    got = registry.presets(
+    got = choice.presets(
       ('scrub', 'salun'),
       (
         'scrub.epochs=2',
@@ -196,7 +197,7 @@ class PresetsTest(parameterized.TestCase):
   )
   def test_malformed(self, text):
     with self.assertRaises(InputError) as caught:
-      registry.presets(('scrub',), (text,))
+      choice.presets(('scrub',), (text,))
     want = f'--preset={text}: must be method.field=value.'
     self.assertEqual(str(caught.exception), want)
 
@@ -204,7 +205,7 @@ class PresetsTest(parameterized.TestCase):
   def test_name_without_a_preset(self, name):
     text = f'{name}.epochs=3'
     with self.assertRaises(InputError) as caught:
-      registry.presets(('retrain', 'scrub'), (text,))
+      choice.presets(('retrain', 'scrub'), (text,))
     rows = ', '.join(n for n in registry.METHODS if n != 'retrain')
     want = f'--preset={text}: {name!r} is none of {rows}.'
     self.assertEqual(str(caught.exception), want)
@@ -218,7 +219,7 @@ class PresetsTest(parameterized.TestCase):
   )
   def test_option_outside_of_its_bounds(self, text, problem):
     with self.assertRaisesRegex(InputError, f'^--preset={text}: {problem}'):
-      registry.presets(('scrub',), (text,))
+      choice.presets(('scrub',), (text,))
 
   def test_options_of_other_types(self):
     texts = (
@@ -226,7 +227,7 @@ class PresetsTest(parameterized.TestCase):
       'bad_teacher.uniform_teacher=true',
       'gradient_ascent.max_loss=inf',
     )
-    got = registry.presets(('bad_teacher', 'gradient_ascent'), texts)
+    got = choice.presets(('bad_teacher', 'gradient_ascent'), texts)
     options = got['bad_teacher'].options
     self.assertEqual(options['direction'], 'student_teacher')
     self.assertIs(options['uniform_teacher'], True)
@@ -234,18 +235,18 @@ class PresetsTest(parameterized.TestCase):
 
   def test_requests_that_remove_classes_have_presets_of_their_own(self):
     for name, spec in registry.METHODS.items():
-      got = registry.presets((name,), removes_classes=True).get(name)
+      got = choice.presets((name,), removes_classes=True).get(name)
       self.assertEqual(got, spec.class_preset or spec.preset)
 
   def test_override_of_a_method_that_is_not_run_is_checked_alone(self):
-    got = registry.presets(('fine_tune',), ('scrub.epochs=9',))
+    got = choice.presets(('fine_tune',), ('scrub.epochs=9',))
     self.assertEqual(got, {'fine_tune': registry.METHODS['fine_tune'].preset})
     with self.assertRaisesRegex(InputError, "^--preset=scrub.age=9: 'age' is"):
-      registry.presets(('fine_tune',), ('scrub.age=9',))
+      choice.presets(('fine_tune',), ('scrub.age=9',))
 
   def test_presets_come_in_the_order_of_the_names(self):
     names = ('scrub', 'retrain', 'fine_tune')
-    self.assertEqual(list(registry.presets(names)), ['scrub', 'fine_tune'])
+    self.assertEqual(list(choice.presets(names)), ['scrub', 'fine_tune'])
 
 
 if __name__ == '__main__':

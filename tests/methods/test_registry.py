@@ -14,7 +14,7 @@ import problems as P
 
 from unlearn_jax.methods.base import GradientState
 from unlearn_jax.methods.registry import METHODS
-from unlearn_jax.methods.registry import Problem
+from unlearn_jax.methods.spec import Problem
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
 

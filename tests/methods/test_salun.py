@@ -192,7 +192,8 @@ class SalunTest(parameterized.TestCase):
 
     def prepare(params, state, forget, retain, examples, key):
       sums = forget['mask'].sum(), retain['mask'].sum(), params['bias'].sum()
-      return {'seen': jnp.stack(sums), 'key': key, 'before': state}
+      seen = {'seen': jnp.stack(sums), 'key': key, 'before': state}
+      return jax.tree.map(lambda x: x + 1, params), seen
 
     inner = UnlearningMethod(lambda p, k: jnp.ones(()), None, prepare)
     method = salun(inner, P.loss_fn, fraction=0.4)
@@ -203,9 +204,10 @@ class SalunTest(parameterized.TestCase):
     want = [20.0, 25.0, np.sum(params['bias'])]
     np.testing.assert_allclose(got['seen'], want, rtol=1e-6)
     P.assert_identical((got['key'], got['before']), (run_key, jnp.ones(())))
-    P.assert_identical(
-      state.method_state.mask, mask_of(params, forget, fraction=0.4)
-    )
+    mask = mask_of(params, forget, fraction=0.4)
+    P.assert_identical(state.method_state.mask, mask)
+    moved = jax.tree.map(lambda m, x: jnp.where(m, x + 1, x), mask, params)
+    P.assert_identical(state.params, moved)
 
   @parameterized.parameters(-0.1, 1.2, float('nan'))
   def test_bounds(self, fraction):

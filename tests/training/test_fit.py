@@ -130,7 +130,8 @@ class FitTest(parameterized.TestCase):
     result = fit(epochs=0, keep=True)
     P.assert_identical(result.state, states[0])
     self.assertEqual(result.kept['kernel'].shape, (0, P.FEATURES, P.CLASSES))
-    curves = {'size': [observe(P.make_params())['size']]}
+    # Before and after `prepare`, which leaves the parameters of this rule.
+    curves = {'size': [observe(P.make_params())['size']] * 2}
     self.assertEqual(deterministic(result.progress), (curves, 0, 0))
     self.assertGreater(result.progress.run_s, 0.0)  # Of prepare.
 

@@ -211,12 +211,15 @@ class PrepareTest(absltest.TestCase):
     got = loop.prepare(METHOD, start(), None, retain_batches())
     P.assert_identical(got, start())
 
-  def test_prepare_sees_the_sets_and_changes_the_method_state_alone(self):
+  def test_prepare_sees_the_sets_and_may_change_everything(
+    self,
+  ):
     def prepare(params, state, forget, retain, examples, key):
       total = loop.fold(
         lambda c, b: c + b['mask'].sum(), jnp.zeros(()), forget, examples
       )
-      return {'total': total, 'key': key, 'kernel': params['kernel']}
+      state = {'total': total, 'key': key, 'kernel': params['kernel']}
+      return jax.tree.map(lambda x: 2 * x, params), state
 
     method = UnlearningMethod(lambda p, k: (), None, prepare)
     forget = batches.one_pass(np.arange(7), 3)
@@ -227,7 +230,10 @@ class PrepareTest(absltest.TestCase):
     self.assertEqual(state.method_state['total'], 7)
     P.assert_identical(state.method_state['key'], want.key)
     P.assert_identical(state.method_state['kernel'], want.params['kernel'])
-    P.assert_identical(state.replace(method_state=()), want)
+    twice = jax.tree.map(lambda x: 2 * x, want.params)
+    P.assert_identical(
+      state.replace(method_state=()), want.replace(params=twice)
+    )
 
 
 if __name__ == '__main__':

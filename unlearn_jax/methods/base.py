@@ -1,6 +1,6 @@
-"""What unlearning rules share: lifting a direction to a method."""
+"""What unlearning rules share: lifting a direction or an edit to a method."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -79,6 +79,69 @@ def from_direction(
     return params, state._replace(optimizer=optimizer), metrics
 
   return UnlearningMethod(init_fn, update_fn)
+
+
+class EditState(NamedTuple):
+  """State of a method that edits the parameters once.
+
+  Attributes:
+    hyper: hyper-parameters that one would sweep, as arrays.
+    report: scalars that tell how the edit went; 0 before it.
+  """
+
+  hyper: dict[str, jax.Array]
+  report: Metrics
+
+
+class EditFn(Protocol):
+  """A rule that needs no steps."""
+
+  def __call__(
+    self,
+    params: Params,
+    forget: Any,
+    retain: Any,
+    examples: Batch | None,
+    key: jax.Array,
+    hyper: Mapping[str, jax.Array],
+  ) -> tuple[Params, Metrics]:
+    """Returns edited parameters and scalars that tell how it went.
+
+    The sets are stacked batches as `training.loop.fold` takes them.
+    """
+
+
+def from_edit(
+  edit_fn: EditFn,
+  *,
+  hyper: Mapping[str, float] | None = None,
+  report: Sequence[str] = (),
+) -> UnlearningMethod:
+  """Lifts an edit to a method: `prepare` makes it, steps change nothing.
+
+  Args:
+    edit_fn: the rule.
+    hyper: scalars of the rule, as in `from_direction`.
+    report: names of the scalars that `edit_fn` returns.
+  """
+
+  def init_fn(params, key):
+    del params, key
+    return EditState(
+      hyper={k: jnp.asarray(v, jnp.float32) for k, v in (hyper or {}).items()},
+      report={name: jnp.zeros(()) for name in report},
+    )
+
+  def update_fn(params, state, forget, retain, key):
+    del forget, retain, key
+    return params, state, {}
+
+  def prepare_fn(params, state, forget, retain, examples, key):
+    params, made = edit_fn(params, forget, retain, examples, key, state.hyper)
+    made = {name: jnp.asarray(made[name], jnp.float32) for name in report}
+    return params, state._replace(report=made)
+
+  return UnlearningMethod(init_fn, update_fn, prepare_fn)
 
 
 def check_range(

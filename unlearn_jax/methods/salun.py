@@ -115,10 +115,11 @@ def salun(
     mask = saliency_mask(gradient, fraction, per_leaf=per_leaf)
     inner_state = state.inner
     if inner.prepare is not None:
-      inner_state = inner.prepare(
+      moved, inner_state = inner.prepare(
         params, inner_state, forget, retain, examples, key
       )
-    return SalunState(inner_state, mask)
+      params = jax.tree.map(jnp.where, mask, moved, params)
+    return params, SalunState(inner_state, mask)
 
   def update_fn(params, state, forget, retain, key):
     moved, inner_state, metrics = inner.update(

@@ -18,20 +18,42 @@ class Network(NamedTuple):
   Attributes:
     module: maps a number of classes to a module.
     reads: the name in a batch of what the module is called with.
+    blocks: path prefixes of its parameters from input to output; the last is
+      the linear head.
   """
 
   module: Callable[[int], nn.Module]
   reads: str
+  blocks: tuple[str, ...]
 
 
 class Classifier(NamedTuple):
-  """A network as the rest of the library sees it: two pure functions."""
+  """A network as the rest of the library sees it: two pure functions.
+
+  Attributes:
+    init_fn: maps a key to fresh parameters.
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    input_name: the name in a batch of what the network reads.
+    blocks: path prefixes of its parameters from input to output.
+  """
 
   init_fn: InitParamsFn
   predict_fn: PredictFn
+  input_name: str
+  blocks: tuple[str, ...]
 
 
-NETWORKS = {'tc_resnet8': Network(TCResNet8, reads='features')}
+NETWORKS = {
+  'tc_resnet8': Network(
+    TCResNet8,
+    reads='features',
+    blocks=(
+      'Conv1d_0',
+      *(f'ResidualBlock_{i}' for i in range(3)),
+      'Dense_0',
+    ),
+  ),
+}
 
 
 def build(
@@ -59,4 +81,4 @@ def build(
   def predict_fn(params, batch):
     return module.apply({'params': params}, batch[network.reads])
 
-  return Classifier(init_fn, predict_fn)
+  return Classifier(init_fn, predict_fn, network.reads, network.blocks)

@@ -62,7 +62,8 @@ class Progress:
   """What a run has measured so far; JSON can hold it.
 
   Attributes:
-    curves: values after each epoch, the first before any step.
+    curves: values after each epoch, the first before any step; after the edit
+      of a rule that takes no steps.
     run_s: seconds in the compiled loop, without compiling or observing.
     examples: examples that went forward and backward.
     steps: optimizer steps.
@@ -145,12 +146,15 @@ def fit(
         raise ValueError(f'epochs must be >= {done}, got {epochs}.')
     else:
       done, progress = 0, Progress()
+      if observe:
+        progress.add(observe(tree['state'].params))
       if program.method.prepare is not None:
         tree['state'], progress.run_s = program(
           loop.prepare, tree['state'], *prepare_batches, examples
         )
-      if observe:
-        progress.add(observe(tree['state'].params))
+        _check_edit(tree['state'].params)
+        if observe and not epochs:
+          progress.add(observe(tree['state'].params))
     last_save = time.perf_counter()
     for epoch in range(done, epochs):
       tree['state'] = _run_epoch(
@@ -205,6 +209,13 @@ def _run_epoch(program, state, epoch_batches, examples, progress):
     {f'train_{name}': np.concatenate(v).mean() for name, v in losses.items()}
   )
   return state
+
+
+def _check_edit(params):
+  if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(params)):
+    raise NonFiniteLossError(
+      'the edited parameters are not finite; make the edit smaller.'
+    )
 
 
 def _check_finite(metrics, first_step, real):

@@ -145,13 +145,14 @@ def prepare(
   Args:
     method: with or without `prepare`; without it nothing changes.
     state: from `init`.
-    forget: one pass over the forget set, stacked as in `run`.
-    retain: likewise; None for a method that needs none.
+    forget: one pass over the forget set, stacked as in `run`; None for a method
+      that needs none.
+    retain: likewise.
     examples: as in `run`.
   """
   if method.prepare is None:
     return state
-  method_state = method.prepare(
+  params, method_state = method.prepare(
     state.params, state.method_state, forget, retain, examples, state.key
   )
-  return state.replace(method_state=method_state)
+  return state.replace(params=params, method_state=method_state)

@@ -1,0 +1,100 @@
+"""What a row of the registry of methods says."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from unlearn_jax.datasets.batches import IndexBatches
+from unlearn_jax.methods import schedule
+from unlearn_jax.methods.preset import Preset
+from unlearn_jax.types import (
+  InitParamsFn,
+  LossFn,
+  PredictFn,
+  UnlearningMethod,
+)
+
+# A stream of random numbers apart from those of the epochs.
+_SUBSET = 2**32 - 1
+
+Side = Literal['forget', 'retain']
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """All that a method may know of a model.
+
+  Attributes:
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    init_fn: maps a key to fresh parameters.
+    input_name: of the network's input in a batch.
+    blocks: path prefixes of the parameters, such as 'encoder/layer_3', in the
+      order from input to output; the last is the linear head.
+  """
+
+  loss_fn: LossFn
+  predict_fn: PredictFn
+  init_fn: InitParamsFn
+  input_name: str = 'features'
+  blocks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSpec:
+  """A row of the registry.
+
+  Attributes:
+    build: maps (problem, tx, **options) to the method.
+    needs: the sets it looks at; it is given None for the other.
+    preset: what works on the corpora here; None for retraining, which has the
+      recipe of the original model.
+    summary: one line for tables.
+    class_preset: what works for requests that remove whole classes, where a
+      retrained model never says the class again; None is `preset`.
+    layout: 'joint' or 'alternate', see `methods.schedule`.
+    rewinds: whether the experiment picks the epoch by `scrub.rewind`.
+  """
+
+  build: Callable[..., UnlearningMethod]
+  needs: frozenset[Side]
+  preset: Preset | None
+  summary: str
+  class_preset: Preset | None = None
+  layout: Literal['joint', 'alternate'] = 'joint'
+  rewinds: bool = False
+
+  def epoch_batches(
+    self,
+    preset: Preset,
+    forget: np.ndarray,
+    retain: np.ndarray,
+    *,
+    epoch: int,
+    seed: Sequence[int],
+  ) -> tuple[IndexBatches | None, IndexBatches | None]:
+    """Lays out one epoch; None for a set that the method does not need.
+
+    Args:
+      preset: batch sizes and shares.
+      forget: [n] rows of the forget set.
+      retain: [n] rows of the retain set.
+      epoch: from 0; with `seed` it decides the order.
+      seed: of the run.
+    """
+    if preset.retain_fraction < 1:
+      rng = np.random.default_rng([*seed, _SUBSET])
+      count = max(1, round(preset.retain_fraction * len(retain)))
+      retain = rng.choice(retain, count, replace=False)
+    if preset.forget_epochs is not None and epoch >= preset.forget_epochs:
+      forget = forget[:0]
+    lay_out = getattr(schedule, self.layout)
+    return lay_out(
+      forget if 'forget' in self.needs else None,
+      retain if 'retain' in self.needs else None,
+      forget_batch=preset.forget_batch,
+      retain_batch=preset.retain_batch,
+      rng=np.random.default_rng([*seed, epoch]),
+    )
