@@ -23,8 +23,10 @@ def path_of(path: Sequence) -> str:
 def in_block(path: str, block: str) -> bool:
   """Says whether a path lies in a block.
 
-  >>> in_block('Dense_1/kernel', 'Dense_1'), in_block('Dense_10/bias', 'Dense_1')
-  (True, False)
+  >>> in_block('Dense_1/kernel', 'Dense_1')
+  True
+  >>> in_block('Dense_10/kernel', 'Dense_1')
+  False
   """
   return path == block or path.startswith(f'{block}/')
 
@@ -78,7 +80,7 @@ def stop_elsewhere(loss_fn: LossFn, select: SelectFn) -> LossFn:
 def train_only(
   tx: optax.GradientTransformation, select: SelectFn
 ) -> optax.GradientTransformation:
-  """Restricts an optimizer to what is selected; weight decay too stays there."""
+  """Restricts an optimizer, weight decay included, to what is selected."""
   return optax.partition(
     {True: tx, False: optax.set_to_zero()},
     lambda params: selected(params, select),
