@@ -16,15 +16,22 @@ ORDER = (
   'types',
   'datasets',
   'features',
+  'per_example',
   'models',
   'training',
   'methods',
-  'per_example',
   'populations',
   'evaluation',
   'reporting',
 )
-CORE = ('types', 'models', 'training', 'methods', 'evaluation')
+CORE = (
+  'types',
+  'per_example',
+  'models',
+  'training',
+  'methods',
+  'evaluation',
+)
 # What the core takes from folders that are not part of it.
 CORE_HELPERS = (
   'datasets.batches',

@@ -1,0 +1,87 @@
+r"""The diagonal of the Fisher information, example by example.
+
+The square of a batch-mean gradient is another quantity: for two examples with
+gradients +1 and -1 it is 0, and the mean of squares is 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.per_example.gradients import per_example_sum
+from unlearn_jax.types import Batch, LossFn, Params, PredictFn
+
+
+def squared_sum(
+  fun: LossFn, params: Params, batch: Batch, *, microbatch: int | None = None
+) -> Params:
+  r"""Returns :math:`\sum_i g_i^2`, elementwise: add it up over batches.
+
+  Args and bounds as in `per_example_sum`.
+  """
+  return per_example_sum(fun, params, batch, jnp.square, microbatch=microbatch)
+
+
+def fisher_diagonal(
+  fun: LossFn, params: Params, batch: Batch, *, microbatch: int | None = None
+) -> Params:
+  r"""Returns the empirical Fisher diagonal :math:`E_i[g_i^2]`; 0 of no rows.
+
+  Args and bounds as in `per_example_sum`; `fun` is the loss, with the labels
+  of the data.
+  """
+  return _mean(squared_sum(fun, params, batch, microbatch=microbatch), batch)
+
+
+def model_squared_sum(
+  predict_fn: PredictFn,
+  params: Params,
+  batch: Batch,
+  *,
+  microbatch: int | None = None,
+) -> Params:
+  r"""Returns :math:`\sum_i \sum_c p_c (\nabla \log p_c)^2`, no labels needed.
+
+  Args:
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    params: any pytree of arrays.
+    batch: arrays [batch, ...] and a float `mask` [batch].
+    microbatch: as in `per_example_grads`.
+  """
+  classes = jax.eval_shape(predict_fn, params, batch).shape[-1]
+
+  def of_class(label):
+    # The gradient of sqrt(p) log p with sqrt(p) held: its square is the term.
+    def fun(params, batch):
+      log_p = jax.nn.log_softmax(predict_fn(params, batch))[:, label]
+      return jax.lax.stop_gradient(jnp.exp(0.5 * log_p)) * log_p
+
+    return squared_sum(fun, params, batch, microbatch=microbatch)
+
+  def add(total, label):
+    return jax.tree.map(jnp.add, total, of_class(label)), None
+
+  shapes = jax.eval_shape(of_class, 0)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  return jax.lax.scan(add, zeros, jnp.arange(classes))[0]
+
+
+def model_fisher_diagonal(
+  predict_fn: PredictFn,
+  params: Params,
+  batch: Batch,
+  *,
+  microbatch: int | None = None,
+) -> Params:
+  r"""Returns the exact Fisher diagonal, averaged over the model's own labels.
+
+  .. math:: E_i[\sum_c p_c(x_i) (\nabla \log p_c(x_i))^2]
+
+  Args and bounds as in `model_squared_sum`.
+  """
+  total = model_squared_sum(predict_fn, params, batch, microbatch=microbatch)
+  return _mean(total, batch)
+
+
+def _mean(total, batch):
+  count = jnp.maximum((jnp.asarray(batch['mask']) > 0).sum(), 1)
+  return jax.tree.map(lambda x: x / count, total)
