@@ -33,6 +33,6 @@ def print_table(
   for name, t in times.items():
     compiled = f'   compile {compile_s[name]:.2f}' if name in compile_s else ''
     print(
-      f'{name:36}{median[name]:6.2f} s ({min(t):.2f} to {max(t):.2f})'
+      f'{name:36}{median[name]:8.4f} s ({min(t):.4f} to {max(t):.4f})'
       f'{median[name] / median[reference]:7.2f} x {reference}{compiled}'
     )

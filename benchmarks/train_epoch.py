@@ -20,6 +20,7 @@ import timing
 import torch
 from torch import nn
 import torch.nn.functional as F
+import torch_tc_resnet
 
 from unlearn_jax.datasets import batches
 from unlearn_jax.models import registry as models
@@ -31,86 +32,6 @@ from unlearn_jax.training.step import descend
 _CLIPS = flags.DEFINE_integer('clips', 9_600, 'Clips in an epoch.', 1)
 _BATCH = flags.DEFINE_integer('batch', 100, 'Clips a step.', 1)
 _REPEATS = flags.DEFINE_integer('repeats', 7, 'Repeats of each candidate.', 1)
-
-SHAPE, CLASSES = (98, 40), 20
-WIDTHS, GROUPS = (16, 24, 32, 48), 8
-
-
-class TorchConv(nn.Conv1d):
-  """Convolution with 'SAME' padding."""
-
-  def forward(self, x):
-    width, stride = self.kernel_size[0], self.stride[0]
-    frames = x.shape[-1]
-    total = max((-(-frames // stride) - 1) * stride + width - frames, 0)
-    return super().forward(F.pad(x, (total // 2, total - total // 2)))
-
-
-def torch_conv(channels, features, width, stride=1):
-  return TorchConv(channels, features, width, stride, bias=False)
-
-
-class TorchBlock(nn.Module):
-  """The residual block of TC-ResNet8."""
-
-  def __init__(self, channels, features):
-    """Names the layers in the order in which Flax numbers them."""
-    super().__init__()
-    self.convs = nn.ModuleList(
-      [
-        torch_conv(channels, features, 1, 2),
-        torch_conv(channels, features, 9, 2),
-        torch_conv(features, features, 9),
-      ]
-    )
-    self.norms = nn.ModuleList(
-      nn.GroupNorm(GROUPS, features, eps=1e-6) for _ in range(3)
-    )
-
-  def forward(self, x):
-    shortcut = F.relu(self.norms[0](self.convs[0](x)))
-    x = F.relu(self.norms[1](self.convs[1](x)))
-    return F.relu(self.norms[2](self.convs[2](x)) + shortcut)
-
-
-class TorchTCResNet8(nn.Module):
-  """TC-ResNet8 in the usual PyTorch style, [batch, channels, frames]."""
-
-  def __init__(self):
-    """Initialises as PyTorch does."""
-    super().__init__()
-    self.conv = torch_conv(SHAPE[1], WIDTHS[0], 3)
-    pairs = zip(WIDTHS, WIDTHS[1:], strict=False)
-    self.blocks = nn.ModuleList(TorchBlock(*pair) for pair in pairs)
-    self.dense = nn.Linear(WIDTHS[-1], CLASSES)
-
-  def forward(self, x):
-    mean = x.mean((-2, -1), keepdim=True)
-    std = x.std((-2, -1), keepdim=True, unbiased=False)
-    x = self.conv(((x - mean) / (std + 1e-3)).transpose(1, 2))
-    for block in self.blocks:
-      x = block(x)
-    return self.dense(x.mean(-1))
-
-
-def copy_params(params, network: TorchTCResNet8) -> None:
-  """Gives the PyTorch network the parameters of the Flax one."""
-
-  def put(target, value):
-    target.data = torch.tensor(np.asarray(value))
-
-  def put_conv(conv, layer):
-    put(conv.weight, layer['kernel'].transpose(2, 1, 0))
-
-  put_conv(network.conv, params['Conv1d_0'])
-  for i, block in enumerate(network.blocks):
-    layers = params[f'ResidualBlock_{i}']
-    for j in range(3):
-      put_conv(block.convs[j], layers[f'Conv1d_{j}'])
-      put(block.norms[j].weight, layers[f'GroupNorm_{j}']['scale'])
-      put(block.norms[j].bias, layers[f'GroupNorm_{j}']['bias'])
-  put(network.dense.weight, params['Dense_0']['kernel'].T)
-  put(network.dense.bias, params['Dense_0']['bias'])
 
 
 def jax_candidate(
@@ -141,7 +62,7 @@ def jax_candidate(
 
 
 def torch_candidate(
-  network: TorchTCResNet8, features, label, recipe: Recipe
+  network: torch_tc_resnet.TorchTCResNet8, features, label, recipe: Recipe
 ) -> timing.Candidate:
   """Returns an epoch in PyTorch."""
   features, label = torch.tensor(features), torch.tensor(label).long()
@@ -162,11 +83,20 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'{argv[1]}: there are no positional arguments.')
   rng = np.random.default_rng(0)
-  features = rng.normal(size=(_CLIPS.value, *SHAPE)).astype(np.float16)
-  label = rng.integers(0, CLASSES, _CLIPS.value).astype(np.int32)
-  classifier = models.build('tc_resnet8', CLASSES, SHAPE)
-  params, network = classifier.init_fn(jax.random.key(1)), TorchTCResNet8()
-  copy_params(params, network)
+  features = rng.normal(size=(_CLIPS.value, *torch_tc_resnet.SHAPE)).astype(
+    np.float16
+  )
+  label = rng.integers(0, torch_tc_resnet.CLASSES, _CLIPS.value).astype(
+    np.int32
+  )
+  classifier = models.build(
+    'tc_resnet8', torch_tc_resnet.CLASSES, torch_tc_resnet.SHAPE
+  )
+  params, network = (
+    classifier.init_fn(jax.random.key(1)),
+    torch_tc_resnet.TorchTCResNet8(),
+  )
+  torch_tc_resnet.copy_params(params, network)
   sample = {'features': features[:50]}
   ours = np.asarray(classifier.predict_fn(params, sample))
   with torch.no_grad():

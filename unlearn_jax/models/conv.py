@@ -10,6 +10,7 @@ frames copies contiguous rows, and the product and its two gradients run over
 long rows, which on a CPU is faster than [batch, frames, channels].
 """
 
+import dataclasses
 from typing import Literal
 
 from flax import linen as nn
@@ -17,7 +18,29 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from unlearn_jax.per_example import taps
+
 Implementation = Literal['auto', 'patches', 'native']
+
+
+def _taps_of(x, width, stride):
+  """Cuts [:, frames, :] into what each tap of a 'SAME' kernel sees.
+
+  Returns:
+    `width` arrays [:, ceil(frames / stride), :].
+  """
+  frames = x.shape[1]
+  outputs = -(-frames // stride)
+  # Whole strides, of which tap i takes frame i % stride of stride i // stride:
+  # so no slice has steps, whose gradients are slow.
+  strides = outputs + (width - 1) // stride
+  before = max((outputs - 1) * stride + width - frames, 0) // 2
+  after = strides * stride - before - frames
+  x = jnp.pad(x, ((0, 0), (before, max(after, 0)), (0, 0)))
+  x = x[:, : strides * stride]
+  x = x.reshape(x.shape[0], strides, stride, x.shape[-1])
+  places = [divmod(i, stride) for i in range(width)]
+  return [x[:, first : first + outputs, r] for first, r in places]
 
 
 def patches_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -32,24 +55,26 @@ def patches_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     [features, ceil(frames / stride), batch].
   """
   width, channels, features = kernel.shape
-  frames, batch = x.shape[1:]
-  outputs = -(-frames // stride)
-  # Whole strides, of which tap i takes frame i % stride of stride i // stride:
-  # so no slice has steps, whose gradients are slow.
-  strides = outputs + (width - 1) // stride
-  before = max((outputs - 1) * stride + width - frames, 0) // 2
-  after = strides * stride - before - frames
-  x = jnp.pad(x, ((0, 0), (before, max(after, 0)), (0, 0)))
-  x = x[:, : strides * stride].reshape(channels, strides, stride, batch)
-  taps = [divmod(i, stride) for i in range(width)]
-  shifted = [x[:, first : first + outputs, r] for first, r in taps]
-  patches = jnp.stack(shifted, axis=1)  # [channels, width, outputs, batch]
+  # [channels, width, outputs, batch]
+  patches = jnp.stack(_taps_of(x, width, stride), axis=1)
+  outputs, batch = patches.shape[2:]
   y = lax.dot_general(
     kernel.transpose(1, 0, 2).reshape(channels * width, features),
     patches.reshape(channels * width, outputs * batch),
     (((0,), (0,)), ((), ())),
   )
   return y.reshape(features, outputs, batch)
+
+
+def patches_by_example(x: jax.Array, width: int, stride: int) -> jax.Array:
+  """Returns what each output sees, [batch, outputs, width, channels].
+
+  Args:
+    x: [channels, frames, batch].
+    width: of the kernel, in frames.
+    stride: in frames.
+  """
+  return jnp.stack(_taps_of(x.transpose(), width, stride), axis=2)
 
 
 def native_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -61,6 +86,54 @@ def native_conv1d(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     padding='SAME',
     dimension_numbers=('CWN', 'WIO', 'CWN'),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvOp(taps.Op):
+  """The arithmetic of `Conv1d`, and its gradients example by example.
+
+  Attributes:
+    stride: in frames.
+    native: use `lax.conv_general_dilated`.
+  """
+
+  stride: int
+  native: bool
+
+  def __call__(self, weight: jax.Array, x: jax.Array) -> jax.Array:
+    """Convolves x [channels, frames, batch]."""
+    conv = native_conv1d if self.native else patches_conv1d
+    return conv(x, weight.astype(x.dtype), self.stride)
+
+  def grads(
+    self, weight: jax.Array, x: jax.Array, cotangent: jax.Array
+  ) -> jax.Array:
+    """Returns [batch, width, channels, features]."""
+    patches = patches_by_example(x, weight.shape[0], self.stride)
+    return jnp.einsum('btwc,btf->bwcf', patches, cotangent.transpose())
+
+  def transformed_sum(
+    self,
+    transform: taps.Transform,
+    weight: jax.Array,
+    x: jax.Array,
+    cotangent: jax.Array,
+  ) -> jax.Array:
+    """Returns [width, channels, features]."""
+    grads = self._fast_grads(weight, x, cotangent)
+    return taps.sum_examples(transform, grads).transpose(1, 2, 0)
+
+  def squared_norms(
+    self, weight: jax.Array, x: jax.Array, cotangent: jax.Array
+  ) -> jax.Array:
+    """Returns [batch]."""
+    grads = self._fast_grads(weight, x, cotangent)
+    return jnp.square(grads).sum((1, 2, 3))
+
+  def _fast_grads(self, weight, x, cotangent):
+    """Returns [batch, features, width, channels]: this order costs less."""
+    patches = patches_by_example(x, weight.shape[0], self.stride)
+    return jnp.einsum('btwc,btf->bfwc', patches, cotangent.transpose())
 
 
 class Conv1d(nn.Module):
@@ -90,5 +163,5 @@ class Conv1d(nn.Module):
     if implementation == 'auto':
       on_cpu = jax.default_backend() == 'cpu'
       implementation = 'patches' if on_cpu else 'native'
-    conv = patches_conv1d if implementation == 'patches' else native_conv1d
-    return conv(x, kernel.astype(x.dtype), self.stride)
+    op = ConvOp(self.stride, native=implementation == 'native')
+    return taps.apply(op, kernel, x)

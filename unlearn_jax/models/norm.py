@@ -5,6 +5,46 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from unlearn_jax.per_example import taps
+
+
+class Scale(taps.Op):
+  """Multiplies [channels, ..., batch] with a weight [channels]."""
+
+  def __call__(self, weight: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the shape of x."""
+    return x * _along_channels(weight, x)
+
+  def grads(
+    self, weight: jax.Array, x: jax.Array, cotangent: jax.Array
+  ) -> jax.Array:
+    """Returns [batch, channels]."""
+    del weight
+    return _sum_between(x * cotangent).transpose()
+
+
+class Shift(taps.Op):
+  """Adds a weight [channels] to [channels, ..., batch]."""
+
+  def __call__(self, weight: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the shape of x."""
+    return x + _along_channels(weight, x)
+
+  def grads(
+    self, weight: jax.Array, x: jax.Array, cotangent: jax.Array
+  ) -> jax.Array:
+    """Returns [batch, channels]."""
+    del weight, x
+    return _sum_between(cotangent).transpose()
+
+
+def _along_channels(weight, x):
+  return weight.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _sum_between(x):
+  return x.sum(tuple(range(1, x.ndim - 1)))
+
 
 class GroupNorm(nn.Module):
   r"""Normalises each example within groups of neighbouring channels.
@@ -43,6 +83,10 @@ class GroupNorm(nn.Module):
     mean, mean_square = sums / (in_group * frames)
     variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(variance + self.epsilon)
+    if taps.active():
+      inverse, mean = (jnp.repeat(a, in_group, axis=0) for a in (inverse, mean))
+      x = (x - mean[:, None]) * inverse[:, None]
+      return taps.apply(Shift(), bias, taps.apply(Scale(), scale, x))
     gain = jnp.repeat(inverse, in_group, axis=0) * scale[:, None]
     shift = bias[:, None] - jnp.repeat(mean, in_group, axis=0) * gain
     return x * gain[:, None] + shift[:, None]

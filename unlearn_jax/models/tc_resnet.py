@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.models.conv import Conv1d
+from unlearn_jax.models.dense import Dense
 from unlearn_jax.models.norm import GroupNorm
 
 
@@ -59,4 +60,4 @@ class TCResNet8(nn.Module):
     x = Conv1d(self.widths[0], width=3)(x)
     for width in self.widths[1:]:
       x = ResidualBlock(width, self.groups)(x)
-    return nn.Dense(self.num_classes)(x.mean(1).transpose())
+    return Dense(self.num_classes)(x.mean(1)).transpose()

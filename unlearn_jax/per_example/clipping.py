@@ -48,17 +48,16 @@ def clipped_sum(
 
   def clipped(params, batch):
     def total(piece):
-      found = gradients.per_example_grads(fun, params, piece)
-      norms = jnp.sqrt(gradients.squared_norms(found))
+      norms = gradients.per_example_norms(fun, params, piece)
       # Where the norm is 0 any factor will do, but c / 0 may be no number.
       factor = jnp.minimum(1.0, bound / jnp.where(norms > 0, norms, 1.0))
+      factor = jnp.where(jnp.isfinite(norms), factor, jnp.nan)
+      # The sum of scaled gradients is one more pull-back, of the factors.
+      tame = gradients.tame(piece)
+      value, pull = jax.vjp(lambda p: fun(p, tame), params)
       factor = jnp.where(piece['mask'] > 0, factor, 0.0)
-
-      def scaled_sum(g):
-        scaled = g * factor.reshape(-1, *[1] * (g.ndim - 1)).astype(g.dtype)
-        return scaled.sum(0)
-
-      return jax.tree.map(scaled_sum, found)
+      total = pull(factor.astype(value.dtype))[0]
+      return gradients.clear_if_empty(total, piece)
 
     return fold_pieces(total, batch, microbatch)
 

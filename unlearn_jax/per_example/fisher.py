@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.per_example.gradients import per_example_sum
+from unlearn_jax.per_example.gradients import pull_sum
+from unlearn_jax.per_example.microbatch import fold_pieces
 from unlearn_jax.types import Batch, LossFn, Params, PredictFn
 
 
@@ -47,22 +49,25 @@ def model_squared_sum(
     batch: arrays [batch, ...] and a float `mask` [batch].
     microbatch: as in `per_example_grads`.
   """
-  classes = jax.eval_shape(predict_fn, params, batch).shape[-1]
 
-  def of_class(label):
-    # The gradient of sqrt(p) log p with sqrt(p) held: its square is the term.
-    def fun(params, batch):
-      log_p = jax.nn.log_softmax(predict_fn(params, batch))[:, label]
-      return jax.lax.stop_gradient(jnp.exp(0.5 * log_p)) * log_p
+  def total(piece):
+    logits, pull = pull_sum(predict_fn, params, piece, jnp.square)
+    p = jax.nn.softmax(logits)
+    classes = logits.shape[-1]
 
-    return squared_sum(fun, params, batch, microbatch=microbatch)
+    def add(total, label):
+      # The gradient of log p_c in the logits, times sqrt(p_c).
+      root = jnp.sqrt(p[:, label])[:, None]
+      direction = root * (jax.nn.one_hot(label, classes)[None] - p)
+      term = pull(direction.astype(logits.dtype))
+      return jax.tree.map(jnp.add, total, term), None
 
-  def add(total, label):
-    return jax.tree.map(jnp.add, total, of_class(label)), None
+    zeros = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(pull, logits)
+    )
+    return jax.lax.scan(add, zeros, jnp.arange(classes))[0]
 
-  shapes = jax.eval_shape(of_class, 0)
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  return jax.lax.scan(add, zeros, jnp.arange(classes))[0]
+  return fold_pieces(total, batch, microbatch)
 
 
 def model_fisher_diagonal(

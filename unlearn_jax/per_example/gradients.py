@@ -3,13 +3,19 @@ r"""The gradient of every example, and functions of it.
 `fun` maps (params, batch) to one value per example, [batch], and the value of
 an example must not depend on the others: no batch statistics. Rows behind a
 zero mask count for nothing, whatever they hold.
+
+There are two ways, which agree to rounding. Where every weight belongs to a
+layer of `models/`, one tapped backward pass (`per_example.taps`) gives all at
+once; any other function goes through `vmap` of `grad`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.per_example import taps
 from unlearn_jax.per_example.microbatch import fold_pieces
 from unlearn_jax.per_example.microbatch import map_pieces
 from unlearn_jax.types import Batch, LossFn, Params
@@ -30,7 +36,12 @@ def per_example_grads(
   Returns:
     a tree like `params` with leaves [batch, ...]; 0 where the mask is 0.
   """
-  return map_pieces(lambda piece: _grads(fun, params, piece), batch, microbatch)
+
+  def grads(piece):
+    found = _tapped(fun, params, piece, _GRADS)
+    return _vmapped(fun, params, piece) if found is None else found
+
+  return map_pieces(grads, batch, microbatch)
 
 
 def per_example_norms(
@@ -46,16 +57,18 @@ def per_example_norms(
   """
 
   def norms(piece):
-    return jnp.sqrt(squared_norms(_grads(fun, params, piece)))
+    if (found := _tapped(fun, params, piece, _SQUARED_NORMS)) is None:
+      return squared_norms(_vmapped(fun, params, piece))
+    return jnp.stack(jax.tree.leaves(found)).sum(0)
 
-  return map_pieces(norms, batch, microbatch)
+  return jnp.sqrt(map_pieces(norms, batch, microbatch))
 
 
 def per_example_sum(
   fun: LossFn,
   params: Params,
   batch: Batch,
-  transform: Callable[[jax.Array], jax.Array],
+  transform: taps.Transform,
   *,
   microbatch: int | None = None,
 ) -> Params:
@@ -73,31 +86,133 @@ def per_example_sum(
   """
 
   def total(piece):
-    return jax.tree.map(
-      lambda g: transform(_wide(g)).sum(0), _grads(fun, params, piece)
-    )
+    value, pull = pull_sum(fun, params, piece, transform)
+    return pull(jnp.ones_like(value))
 
   return fold_pieces(total, batch, microbatch)
+
+
+def pull_sum(
+  fun: Callable[[Params, Batch], jax.Array],
+  params: Params,
+  batch: Batch,
+  transform: taps.Transform,
+) -> tuple[jax.Array, Callable[[jax.Array], Params]]:
+  r"""Returns the value of `fun` and a pull-back that keeps examples apart.
+
+  Args:
+    fun: maps (params, batch) to [batch, ...].
+    params: any pytree of arrays.
+    batch: arrays [batch, ...] and a float `mask` [batch].
+    transform: elementwise with t(0) = 0.
+
+  Returns:
+    the value [batch, ...], and a function from its cotangent to the tree of
+    :math:`\sum_i t(J_i^T c_i)` over the examples whose mask is not 0.
+  """
+
+  def wide_transform(g):
+    return transform(_wide(g))
+
+  def of(op, weight, x, cotangent):
+    total = op.transformed_sum(wide_transform, weight, x, cotangent)
+    return total.astype(_wide_type(weight))
+
+  reduce = taps.Reduce(_one_each, of)
+  if taps.is_tappable(fun, params, batch, reduce):
+    return _tapped_pull(fun, params, batch, reduce)
+
+  def pull(cotangent):
+    grads = _vmapped(fun, params, batch, cotangent)
+    return jax.tree.map(
+      lambda g: taps.sum_examples(wide_transform, _wide(g)), grads
+    )
+
+  return fun(params, tame(batch)), pull
 
 
 def squared_norms(gradients: Params) -> jax.Array:
   """Returns squared L2 norms [batch] of a tree with leaves [batch, ...]."""
   leaves = [_wide(leaf) for leaf in jax.tree.leaves(gradients)]
-  return sum(jnp.square(x.reshape(x.shape[0], -1)).sum(1) for x in leaves)
+  squares = [jnp.square(x.reshape(x.shape[0], -1)).sum(1) for x in leaves]
+  return jnp.stack(squares).sum(0)
 
 
 def _wide(x):
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x.astype(_wide_type(x))
 
 
-def _grads(fun, params, batch):
-  def value(params, example):
-    return fun(params, jax.tree.map(lambda x: x[None], example))[0]
+def _wide_type(x):
+  return jnp.promote_types(x.dtype, jnp.float32)
 
-  gradients = jax.vmap(jax.grad(value), (None, 0))(params, batch)
 
-  def clear(g):
-    mask = batch['mask'].reshape(-1, *[1] * (g.ndim - 1))
-    return jnp.where(mask > 0, g, jnp.zeros((), g.dtype))
+def _one_each(weight, size):
+  del size
+  return jax.ShapeDtypeStruct(weight.shape, _wide_type(weight))
 
-  return jax.tree.map(clear, gradients)
+
+_GRADS = taps.Reduce(
+  lambda w, size: jax.ShapeDtypeStruct((size, *w.shape), w.dtype),
+  lambda op, weight, *rest: op.grads(weight, *rest).astype(weight.dtype),
+)
+_SQUARED_NORMS = taps.Reduce(
+  lambda w, size: jax.ShapeDtypeStruct((size,), _wide_type(w)),
+  lambda op, weight, x, cotangent: op.squared_norms(
+    weight, _wide(x), _wide(cotangent)
+  ),
+)
+
+
+def _tapped_pull(fun, params, batch, reduce):
+  """Returns the value and the pull-back of a tapped pass."""
+  value, pull = taps.vjp(fun, params, tame(batch), reduce)
+
+  def masked_pull(cotangent):
+    real = _rows(batch['mask'] > 0, cotangent)
+    cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
+    return clear_if_empty(pull(cotangent), batch)
+
+  return value, masked_pull
+
+
+def _tapped(fun, params, batch, reduce) -> Any:
+  """Returns what a tapped pass gives, or None if `fun` is not fit for one."""
+  if not taps.is_tappable(fun, params, batch, reduce):
+    return None
+  value, pull = _tapped_pull(fun, params, batch, reduce)
+  return pull(jnp.ones_like(value))
+
+
+def _vmapped(fun, params, batch, cotangent=None):
+  """Returns all gradients by `vmap` of the pull-back of one example."""
+
+  def gradient(example, cotangent):
+    example = jax.tree.map(lambda x: x[None], example)
+    value, pull = jax.vjp(lambda p: fun(p, example)[0], params)
+    return pull(jnp.ones_like(value) if cotangent is None else cotangent)[0]
+
+  gradients = jax.vmap(gradient)(batch, cotangent)
+  return jax.tree.map(
+    lambda g: jnp.where(_rows(batch['mask'] > 0, g), g, jnp.zeros((), g.dtype)),
+    gradients,
+  )
+
+
+def tame(batch: Batch) -> Batch:
+  """Puts a real row for those behind a zero mask, since 0 times nan is nan."""
+  real = batch['mask'] > 0
+  first = jnp.argmax(real)  # If none is real, so be it: see `clear_if_empty`.
+  return jax.tree.map(
+    lambda x: jnp.where(_rows(real, x), x, x[first][None]), batch
+  )
+
+
+def clear_if_empty(tree: Params, batch: Batch) -> Params:
+  """Returns 0 in place of `tree` if no row of the batch is real."""
+  filled = (batch['mask'] > 0).any()
+  return jax.tree.map(lambda x: jnp.where(filled, x, jnp.zeros_like(x)), tree)
+
+
+def _rows(values, like):
+  """Shapes [batch] so that it broadcasts against [batch, ...]."""
+  return values.reshape(-1, *[1] * (like.ndim - 1))
