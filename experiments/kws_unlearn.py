@@ -27,6 +27,7 @@ from unlearn_jax.evaluation.evaluate import RETRAIN
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
+from unlearn_jax.methods import wrappers
 from unlearn_jax.training import checkpoint
 from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError, Params
@@ -41,7 +42,14 @@ FORGET = flags.DEFINE_string(
 METHODS = flags.DEFINE_string(
   'methods',
   'all',
-  f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run.',
+  f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run. '
+  'wrapper:method runs a method inside a wrapper: '
+  f'{", ".join(wrappers.WRAPPERS)}.',
+)
+ALLOW_SAMPLES = flags.DEFINE_bool(
+  'allow_samples',
+  False,
+  'Run rules for whole classes on requests that remove none, too.',
 )
 PRESET = flags.DEFINE_multi_string(
   'preset',
@@ -68,11 +76,12 @@ RETRAIN_REPLICATES = flags.DEFINE_integer(
 def main() -> None:
   """Runs the job."""
   request = forget.parse(FORGET.value)
-  methods = choice.parse(METHODS.value)
+  removes_classes = bool(forget.forgotten_keywords(request))
+  methods = choice.parse(
+    METHODS.value, with_class_rules=removes_classes or ALLOW_SAMPLES.value
+  )
   presets = choice.presets(
-    methods,
-    PRESET.value,
-    removes_classes=bool(forget.forgotten_keywords(request)),
+    methods, PRESET.value, removes_classes=removes_classes
   )
   folder = _model_folder(CHECKPOINT.value)
   described = checkpoint.describe(folder) if folder else None

@@ -14,9 +14,7 @@ from typing import Any
 import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.cli import ShowProgress
 from experiments.kws import Cell
@@ -29,11 +27,12 @@ from unlearn_jax.evaluation.evaluate import ORIGINAL
 from unlearn_jax.evaluation.evaluate import RETRAIN
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.methods import registry
-from unlearn_jax.methods import scrub
 from unlearn_jax.methods.preset import Preset
+from unlearn_jax.methods.rewind import rewind
 from unlearn_jax.training import checkpoint
 from unlearn_jax.training import fit as fit_lib
 from unlearn_jax.training import loop
+from unlearn_jax.training.recipe import set_total_steps
 from unlearn_jax.types import InputError, Params
 
 _OBSERVED_VALIDATION = 1_000
@@ -130,13 +129,13 @@ class Runner:
 
   def _program(self, method: str) -> fit_lib.Program:
     """Returns the program of a method; equal ones are compiled once."""
-    key = registry.METHODS[method].build, repr(self.presets.get(method))
+    key = registry.spec(method).build, repr(self.presets.get(method))
     if key not in self._programs:
       self._programs[key] = fit_lib.Program(self._build(method))
     return self._programs[key]
 
   def _build(self, method):
-    spec, problem = registry.METHODS[method], self.task.problem
+    spec, problem = registry.spec(method), self.task.problem
     if spec.preset is None:
       recipe = self.task.recipe
       augment_fn = recipe.augment_fn(self.task.features.hop_ms)
@@ -149,8 +148,7 @@ class Runner:
     recipe, program = self.task.recipe, self._program(RETRAIN)
     init_fn = self.task.classifier.init_fn
     state = loop.init(program.method, init_fn(run.key()), run.key())
-    steps = jnp.asarray(recipe.steps(len(rows)), jnp.float32)
-    state = optax.tree_utils.tree_set(state, total_steps=steps)
+    state = set_total_steps(state, recipe.steps(len(rows)))
 
     def epoch_batches(epoch):
       rng = np.random.default_rng([*run.entropy(), epoch])
@@ -161,7 +159,7 @@ class Runner:
 
   def _unlearn(self, cell, run, original):
     """Runs a method from the original model, by its preset."""
-    spec, preset = registry.METHODS[run.method], self.presets[run.method]
+    spec, preset = registry.spec(run.method), self.presets[run.method]
     program = self._program(run.method)
     state = loop.init(program.method, original, run.key())
     forget, retain = cell.rows['forget'], cell.rows['retain']
@@ -171,6 +169,14 @@ class Runner:
         preset, forget, retain, epoch=epoch, seed=run.entropy()
       )
 
+    steps = sum(
+      fit_lib.steps_of(epoch_batches(e)) for e in range(preset.epochs)
+    )
+    state = set_total_steps(state, steps)
+    prepare_batches = (
+      batches.one_pass(forget, preset.forget_batch),
+      batches.one_pass(retain, preset.retain_batch),
+    )
     result = self._fit(
       cell,
       run,
@@ -178,9 +184,11 @@ class Runner:
       state,
       preset.epochs,
       epoch_batches,
-      prepare_batches=(
-        batches.one_pass(forget, preset.forget_batch),
-        batches.one_pass(retain, preset.retain_batch),
+      prepare_batches=tuple(
+        made if side in spec.needs else None
+        for side, made in zip(
+          ('forget', 'retain'), prepare_batches, strict=True
+        )
       ),
       keep=spec.rewinds,
     )
@@ -279,5 +287,5 @@ class Runner:
         'scrub_rewind: the validation set must have recordings of the '
         'forgotten keywords and has none.'
       )
-    epoch = scrub.rewind(forget_errors[1:], 1 - held_out)
+    epoch = rewind(forget_errors[1:], 1 - held_out)
     return jax.tree.map(lambda leaf: leaf[epoch], result.kept)

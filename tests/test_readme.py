@@ -5,6 +5,7 @@ import re
 
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.methods import registry as methods
+from unlearn_jax.methods import table
 from unlearn_jax.models import registry as models
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -24,6 +25,13 @@ def test_every_method_corpus_and_network_is_named():
   names += [name for name in datasets.names() if not name.endswith('/tiny')]
   for name in names:
     assert f'`{name}`' in README, name
+
+
+def test_tables_of_methods_are_those_of_the_registry():
+  for made in (table.methods_table(), table.wrappers_table()):
+    assert made in README, (
+      'put in what python -m unlearn_jax.methods.table says'
+    )
 
 
 def test_files_and_commands_exist():

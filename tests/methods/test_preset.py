@@ -97,7 +97,7 @@ class OverrideTest(parameterized.TestCase):
   def test_unknown_field(self, field):
     text = f'scrub.{field}=1'
     allowed = 'clip_norm, epochs, forget_batch, forget_epochs, learning_rate, '
-    allowed += 'retain_batch, retain_fraction, temperature, weight, '
+    allowed += 'retain_batch, retain_fraction, schedule, temperature, weight, '
     allowed += 'weight_decay'
     message = f"^--preset={text}: '{field}' is none of {allowed}.$"
     with self.assertRaisesRegex(InputError, message):
@@ -153,9 +153,43 @@ class ParseTest(parameterized.TestCase):
     with self.assertRaises(InputError) as caught:
       choice.parse('scrub,scrap')
     want = (
-      f"--methods: 'scrap' is none of {', '.join(registry.METHODS)}, or all."
+      f"--methods: 'scrap' is none of {', '.join(registry.METHODS)}, or all; a "
+      'wrapper may stand before it, as in rewind:npo: saliency, superloss, '
+      'lora, rewind.'
     )
     self.assertEqual(str(caught.exception), want)
+
+  @parameterized.parameters('wrap:scrub', 'lora:scrap', 'lora:', ':scrub')
+  def test_unknown_wrapper_or_what_it_wraps(self, name):
+    with self.assertRaisesRegex(InputError, f"--methods: '{name}' is none of"):
+      choice.parse(name)
+
+  def test_retraining_cannot_be_wrapped(self):
+    with self.assertRaisesRegex(InputError, 'retrain cannot be wrapped'):
+      choice.parse('lora:retrain')
+
+  def test_wrappers_nest(self):
+    name = 'lora:superloss:scrub'
+    self.assertEqual(choice.parse(name), ('retrain', name))
+    got = choice.presets((name,), (f'{name}.rank=4', f'{name}.epochs=2'))[name]
+    self.assertEqual(
+      (got.options['rank'], got.options['regularisation'], got.epochs),
+      (4, 10.0, 2),
+    )
+
+  def test_rules_for_classes(self):
+    rules = {n for n, row in registry.METHODS.items() if row.for_classes}
+    self.assertIn('unsir', rules)
+    names = choice.parse('all', with_class_rules=False)
+    self.assertEqual(set(names), set(registry.METHODS) - rules)
+    for name in ('unsir', 'lora:unsir'):
+      with self.assertRaises(InputError) as caught:
+        choice.parse(f'scrub,{name}', with_class_rules=False)
+      self.assertEqual(
+        str(caught.exception),
+        f'--methods: {name!r} is for requests that remove whole keywords, and '
+        'this one removes none; --allow_samples runs it all the same.',
+      )
 
   @parameterized.parameters('', ' ', ',,')
   def test_no_name(self, text):

@@ -1,4 +1,4 @@
-"""SCRUB against its NumPy twin, its limits, and rewind."""
+"""SCRUB against its NumPy twin, and its limits."""
 
 import functools
 
@@ -12,7 +12,6 @@ import problems as P
 from unlearn_jax.datasets import batches
 from unlearn_jax.methods import schedule
 from unlearn_jax.methods.fine_tune import fine_tune
-from unlearn_jax.methods.scrub import rewind
 from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.scrub import scrub_direction
 from unlearn_jax.training import loop
@@ -242,30 +241,6 @@ class LimitTest(parameterized.TestCase):
     )
     zero = jax.tree.map(jnp.zeros_like, params)
     P.assert_identical(jax.tree.map(jnp.abs, got), zero)
-
-
-class RewindTest(parameterized.TestCase):
-  @parameterized.named_parameters(
-    ('nearest', (0.0, 0.3, 0.9), 0.2, 1),
-    ('below the error', (0.5, 0.1, 0.9), 0.25, 1),
-    ('tie takes the earliest', (0.75, 0.5, 0.0, 0.5), 0.25, 1),
-    ('tie but for rounding', (0.1, 0.3), 0.2, 0),
-    ('identical checkpoints give the first', (0.4, 0.4, 0.4), 0.9, 0),
-    ('one epoch', (1.0,), 0.0, 0),
-    ('last', (0.0, 0.1, 0.2), 1.0, 2),
-  )
-  def test_picks(self, errors, held_out_error, want):
-    got = rewind(np.asarray(errors), held_out_error)
-    self.assertIs(type(got), int)
-    self.assertEqual(got, want)
-
-  def test_without_held_out_error_raises(self):
-    with self.assertRaisesRegex(ValueError, 'held-out examples, got None'):
-      rewind(np.asarray([0.1]), None)
-
-  def test_without_epochs_raises(self):
-    with self.assertRaisesRegex(ValueError, 'at least one epoch, got none'):
-      rewind(np.asarray([]), 0.1)
 
 
 class BoundsTest(parameterized.TestCase):

@@ -7,6 +7,7 @@ A block is named by the prefix of its parameters' paths, such as 'Dense_0' or
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import keystr
 import optax
 
@@ -39,8 +40,10 @@ def last_blocks(blocks: Sequence[str], k: int) -> SelectFn:
     k: from 1 to the number of blocks.
 
   Raises:
-    ValueError: if k is out of bounds.
+    ValueError: if k is out of bounds, or there are no blocks.
   """
+  if not blocks:
+    raise ValueError('blocks must name at least one block, got none.')
   if not 1 <= k <= len(blocks):
     raise ValueError(f'k must be in [1, {len(blocks)}], got {k}.')
   chosen = tuple(blocks)[-k:]
@@ -80,8 +83,20 @@ def stop_elsewhere(loss_fn: LossFn, select: SelectFn) -> LossFn:
 def train_only(
   tx: optax.GradientTransformation, select: SelectFn
 ) -> optax.GradientTransformation:
-  """Restricts an optimizer, weight decay included, to what is selected."""
-  return optax.partition(
-    {True: tx, False: optax.set_to_zero()},
-    lambda params: selected(params, select),
-  )
+  """Restricts an optimizer, weight decay included, to what is selected.
+
+  The rest stays bit for bit, and `tx` does not see it: a norm that it clips by
+  is that of the selected parameters alone.
+  """
+
+  def label(params):
+    mask = selected(params, select)
+    return jax.tree.map(lambda m: 'train' if m else 'freeze', mask)
+
+  return optax.partition({'train': tx, 'freeze': optax.stateless(_stay)}, label)
+
+
+def _stay(updates, params):
+  del params
+  # Adding 0 would turn -0 into 0; adding -0 changes nothing.
+  return jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates)

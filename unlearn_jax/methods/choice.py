@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from unlearn_jax.methods.preset import override
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.methods.registry import METHODS
+from unlearn_jax.methods.registry import spec
+from unlearn_jax.methods.spec import MethodSpec
 from unlearn_jax.methods.spec import Problem
+from unlearn_jax.methods.wrappers import WRAPPERS
 from unlearn_jax.types import InputError
 
 
@@ -13,28 +16,49 @@ def _nothing(*args):
   raise NotImplementedError
 
 
-_NO_PROBLEM = Problem(_nothing, _nothing, _nothing)
+_NO_PROBLEM = Problem(_nothing, _nothing, _nothing, blocks=('',) * 1_000)
 
 
-def parse(text: str) -> tuple[str, ...]:
+def parse(text: str, *, with_class_rules: bool = True) -> tuple[str, ...]:
   """Returns the names in a comma list; 'all' is every row.
 
-  `retrain` always comes first: it is the reference of the others.
+  A name is a method, or `wrapper:method`. `retrain` always comes first: it is
+  the reference of the others.
+
+  Args:
+    text: the list.
+    with_class_rules: whether rules are allowed that make sense only for
+      requests that remove whole classes; if not, 'all' leaves them out.
 
   Raises:
-    InputError: if a name is not in the registry.
+    InputError: if a name is not in the registry, or not allowed.
   """
   names = [name.strip() for name in text.split(',') if name.strip()]
   if names == ['all']:
-    return tuple(METHODS)
+    names = [n for n in METHODS if with_class_rules or not spec(n).for_classes]
   for name in names:
-    if name not in METHODS:
+    start = f'--methods: {name!r} is none of {", ".join(METHODS)}, or all'
+    if _spec(name, start).for_classes and not with_class_rules:
       raise InputError(
-        f'--methods: {name!r} is none of {", ".join(METHODS)}, or all.'
+        f'--methods: {name!r} is for requests that remove whole keywords, and '
+        'this one removes none; --allow_samples runs it all the same.'
       )
   if not names:
     raise InputError(f'--methods={text!r}: must be all or a comma list.')
   return tuple(dict.fromkeys(['retrain', *names]))
+
+
+def _spec(name: str, message: str) -> MethodSpec:
+  """Returns a row, or raises an InputError that begins with `message`."""
+  try:
+    return spec(name)
+  except KeyError:
+    wrappers = ', '.join(WRAPPERS)
+    raise InputError(
+      f'{message}; a wrapper may stand before it, as in rewind:npo: {wrappers}.'
+    ) from None
+  except ValueError as error:
+    raise InputError(f'--methods: {name!r}: {error}') from error
 
 
 def presets(
@@ -56,10 +80,11 @@ def presets(
     InputError: if an override is malformed or names what does not exist.
   """
   chosen: dict[str, Preset] = {}
-  for name, spec in METHODS.items():
-    if spec.preset is not None:
-      special = spec.class_preset if removes_classes else None
-      chosen[name] = special or spec.preset
+  for name in dict.fromkeys([*METHODS, *names]):
+    row = spec(name)
+    if row.preset is not None:
+      special = row.class_preset if removes_classes else None
+      chosen[name] = special or row.preset
   for text in overrides:
     target, equals, value = text.partition('=')
     name, dot, field = target.partition('.')
@@ -71,7 +96,7 @@ def presets(
       )
     chosen[name] = override(chosen[name], field, value, text)
     try:  # A factory knows the bounds of its options, and traces nothing.
-      METHODS[name].build(
+      spec(name).build(
         _NO_PROBLEM, chosen[name].optimizer(), **chosen[name].options
       )
     except ValueError as error:

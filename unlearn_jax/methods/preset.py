@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import optax
 
+from unlearn_jax.training.recipe import warmup_cosine
 from unlearn_jax.types import InputError
 
 _COUNTS = ('epochs', 'forget_batch', 'retain_batch', 'forget_epochs')
@@ -17,7 +18,8 @@ class Preset:
 
   Attributes:
     epochs: passes over the longer of the two sets that the method sees.
-    learning_rate: of AdamW, constant.
+    learning_rate: of AdamW; where `schedule` is 'cosine', after a warm-up over
+      a tenth of the steps and before a decay to 0.
     weight_decay: of AdamW.
     clip_norm: bound on the norm of the direction.
     forget_batch: forget examples a step.
@@ -25,6 +27,7 @@ class Preset:
     retain_fraction: share of the retain set that is used, drawn once.
     forget_epochs: epochs in which the forget set is swept, for a method that
       alternates; None is all.
+    schedule: 'constant' or 'cosine'.
     options: of the method's factory, all that one may override.
   """
 
@@ -36,6 +39,7 @@ class Preset:
   retain_batch: int = 100
   retain_fraction: float = 1.0
   forget_epochs: int | None = None
+  schedule: Literal['constant', 'cosine'] = 'constant'
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -57,17 +61,34 @@ class Preset:
       raise ValueError(
         f'retain_fraction must be in (0, 1], got {self.retain_fraction}.'
       )
-
-  def optimizer(self) -> optax.GradientTransformation:
-    """AdamW after clipping; `learning_rate` is an array in its state."""
-
-    def transform(learning_rate):
-      return optax.chain(
-        optax.clip_by_global_norm(self.clip_norm),
-        optax.adamw(learning_rate, weight_decay=self.weight_decay),
+    if self.schedule not in ('constant', 'cosine'):
+      raise ValueError(
+        f"schedule must be 'constant' or 'cosine', got {self.schedule!r}."
       )
 
-    return optax.inject_hyperparams(transform)(learning_rate=self.learning_rate)
+  def optimizer(self) -> optax.GradientTransformation:
+    """AdamW after clipping; `learning_rate` is an array in its state.
+
+    So are the steps of the run where the schedule is cosine: set them with
+    `recipe.set_total_steps` before the first step.
+    """
+
+    def transform(learning_rate, total_steps=None):
+      rate = learning_rate
+      if total_steps is not None:
+
+        def rate(count):
+          return learning_rate * warmup_cosine(count, total_steps, 0.1)
+
+      return optax.chain(
+        optax.clip_by_global_norm(self.clip_norm),
+        optax.adamw(rate, weight_decay=self.weight_decay),
+      )
+
+    hyper = {'learning_rate': self.learning_rate}
+    if self.schedule == 'cosine':
+      hyper['total_steps'] = 1.0
+    return optax.inject_hyperparams(transform)(**hyper)
 
 
 def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:

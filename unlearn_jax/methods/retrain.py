@@ -11,6 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.methods.blocks import choose
+from unlearn_jax.methods.blocks import selected
+from unlearn_jax.methods.blocks import SelectFn
+from unlearn_jax.methods.inputs import fill_padding
 from unlearn_jax.training.step import descend
 from unlearn_jax.types import (
   AugmentFn,
@@ -22,12 +26,47 @@ from unlearn_jax.types import (
 )
 
 
-class RetrainState(NamedTuple):
+class FreshState(NamedTuple):
   """State of the training, and the fresh model until the first step."""
 
   inner: MethodState
   fresh: Params
   started: jax.Array
+
+
+def start_fresh(
+  training: UnlearningMethod,
+  init_fn: InitParamsFn,
+  select: SelectFn = lambda path: True,
+) -> UnlearningMethod:
+  """Lets `training` start anew, whatever the selected parameters are.
+
+  The first step starts from `init_fn(key)`, with the key that `init` is given.
+
+  Args:
+    training: any method without `prepare` that reads retain batches.
+    init_fn: maps a key to fresh parameters.
+    select: says of a path whether it starts anew; the rest is left as it is.
+  """
+
+  def method_init(params, key):
+    del params
+    fresh = init_fn(key)
+    return FreshState(training.init(fresh, key), fresh, jnp.zeros((), bool))
+
+  def update_fn(params, state, forget, retain, key):
+    begun = jax.tree.map(
+      lambda old, new: jnp.where(state.started, old, new.astype(old.dtype)),
+      params,
+      state.fresh,
+    )
+    params = choose(selected(params, select), begun, params)
+    params, inner, metrics = training.update(
+      params, state.inner, forget, fill_padding(retain), key
+    )
+    return params, FreshState(inner, state.fresh, jnp.ones((), bool)), metrics
+
+  return UnlearningMethod(method_init, update_fn)
 
 
 def retrain(
@@ -47,21 +86,4 @@ def retrain(
     init_fn: maps a key to fresh parameters.
     augment_fn: the augmentation of the training recipe.
   """
-  training = descend(loss_fn, tx, augment_fn)
-
-  def method_init(params, key):
-    del params
-    fresh = init_fn(key)
-    return RetrainState(training.init(fresh, key), fresh, jnp.zeros((), bool))
-
-  def update_fn(params, state, forget, retain, key):
-    params = jax.tree.map(
-      lambda old, new: jnp.where(state.started, old, new), params, state.fresh
-    )
-    params, inner, metrics = training.update(
-      params, state.inner, forget, retain, key
-    )
-    state = RetrainState(inner, state.fresh, jnp.ones((), bool))
-    return params, state, metrics
-
-  return UnlearningMethod(method_init, update_fn)
+  return start_fresh(descend(loss_fn, tx, augment_fn), init_fn)

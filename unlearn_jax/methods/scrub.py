@@ -10,16 +10,14 @@ the retain set; one optimizer serves both. Which step is which is said by the
 batches (`methods.schedule.alternate`): the set that a step leaves out is all
 padding, and its half of the objective is then neither evaluated nor counted.
 
-`rewind` is the second part of SCRUB+R: of the models after each epoch it takes
-the one whose forget error is nearest to the final model's error on held-out
-data of the same classes, so that forgetting does not show by its excess.
+The second part of SCRUB+R, going back to an epoch that does not forget too
+much, is `methods.rewind`.
 
 References:
   Kurmanji et al., 2023, https://arxiv.org/abs/2302.09880, section 3.
 """
 
 import jax
-import numpy as np
 import optax
 
 from unlearn_jax.methods import base
@@ -128,25 +126,3 @@ def scrub(
     },
     freeze=lambda params, key: params,
   )
-
-
-def rewind(forget_errors: np.ndarray, held_out_error: float | None) -> int:
-  """Returns the index of the epoch to go back to; of equal ones the earliest.
-
-  Args:
-    forget_errors: [epochs] error on the forget set after each epoch, in [0, 1].
-    held_out_error: error of the final model on held-out examples with the
-      class mix of the forget set, in [0, 1].
-
-  Raises:
-    ValueError: without a held-out error, or without any epoch.
-
-  >>> rewind(np.array([0.0, 0.3, 0.9]), held_out_error=0.2)
-  1
-  """
-  if held_out_error is None:
-    raise ValueError('rewind needs the error on held-out examples, got None.')
-  if len(forget_errors) == 0:
-    raise ValueError('rewind needs at least one epoch, got none.')
-  distance = np.abs(np.asarray(forget_errors, np.float64) - held_out_error)
-  return int(np.argmin(distance.round(12)))  # Ties are ties.

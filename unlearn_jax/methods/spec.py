@@ -55,7 +55,10 @@ class MethodSpec:
     class_preset: what works for requests that remove whole classes, where a
       retrained model never says the class again; None is `preset`.
     layout: 'joint' or 'alternate', see `methods.schedule`.
-    rewinds: whether the experiment picks the epoch by `scrub.rewind`.
+    rewinds: whether the experiment picks the epoch by `rewind.rewind`.
+    for_classes: whether the rule makes sense only for requests that remove
+      whole classes.
+    when: one line of advice, for tables.
   """
 
   build: Callable[..., UnlearningMethod]
@@ -65,6 +68,8 @@ class MethodSpec:
   class_preset: Preset | None = None
   layout: Literal['joint', 'alternate'] = 'joint'
   rewinds: bool = False
+  for_classes: bool = False
+  when: str = ''
 
   def epoch_batches(
     self,

@@ -138,7 +138,15 @@ def fit(
     if checkpoints is not None:
       store = checkpoint.RunCheckpoints(checkpoints)
       stack.callback(store.close)
-    found = store.restore(tree) if store else None
+    found = None
+    if store:  # What `prepare` adds to the state is in every checkpoint.
+      prepared = jax.eval_shape(
+        lambda *args: loop.prepare(program.method, *args),
+        state,
+        *prepare_batches,
+        examples,
+      )
+      found = store.restore({'state': prepared, 'kept': kept})
     if found is not None:
       done, tree, saved = found
       progress = Progress(**saved)
@@ -180,12 +188,21 @@ def _empty_kept(params, epochs):
   return jax.tree.map(lambda x: jnp.zeros((epochs, *x.shape), x.dtype), params)
 
 
-def _run_epoch(program, state, epoch_batches, examples, progress):
-  """Runs the batches of one epoch in calls of `STEPS_PER_CALL` steps."""
+def steps_of(epoch_batches: EpochBatches) -> int:
+  """Returns the number of steps of an epoch.
+
+  Raises:
+    ValueError: if the two sets have different numbers of steps.
+  """
   sizes = {len(b.rows) for b in epoch_batches if b is not None}
   if len(sizes) != 1:
     raise ValueError(f'batches must have the same steps, got {sorted(sizes)}.')
-  steps = sizes.pop()
+  return sizes.pop()
+
+
+def _run_epoch(program, state, epoch_batches, examples, progress):
+  """Runs the batches of one epoch in calls of `STEPS_PER_CALL` steps."""
+  steps = steps_of(epoch_batches)
   padded = -(-steps // STEPS_PER_CALL) * STEPS_PER_CALL
   forget, retain = (
     None if b is None else batches.pad_steps(b, padded) for b in epoch_batches

@@ -1,6 +1,7 @@
 """How an original model is trained, and a retrained one again."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,22 @@ import optax
 from unlearn_jax.features.augment import spec_augment
 from unlearn_jax.features.augment import time_shift
 from unlearn_jax.types import AugmentFn
+
+
+def warmup_cosine(
+  count: jax.Array, total_steps: jax.Array, warmup_fraction: float
+) -> jax.Array:
+  """Returns the share of the peak rate: linear warm-up, cosine decay to 0.
+
+  Args:
+    count: steps done.
+    total_steps: of the run; may be traced.
+    warmup_fraction: share of the steps in which the rate grows, in [0, 1].
+  """
+  warmup = jnp.maximum(warmup_fraction * total_steps, 1.0)
+  decay = (count - warmup) / jnp.maximum(total_steps - warmup, 1.0)
+  cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(decay, 0.0, 1.0)))
+  return jnp.minimum((count + 1) / warmup, cosine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +77,16 @@ class Recipe:
   def optimizer(self) -> optax.GradientTransformation:
     """AdamW with warm-up and cosine decay, after clipping.
 
-    The number of steps is a hyper-parameter in the state, `total_steps`: set
-    it with `optax.tree_utils.tree_set` before the first step. So one compiled
-    program trains on sets of every size.
+    The number of steps is a hyper-parameter in the state: set it with
+    `set_total_steps` before the first step. So one compiled program trains on
+    sets of every size.
     """
     return optax.inject_hyperparams(self._transform)(total_steps=1.0)
 
   def _transform(self, total_steps):
     def schedule(count):
-      warmup = jnp.maximum(self.warmup_fraction * total_steps, 1.0)
-      decay = (count - warmup) / jnp.maximum(total_steps - warmup, 1.0)
-      cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(decay, 0.0, 1.0)))
-      return self.learning_rate * jnp.minimum((count + 1) / warmup, cosine)
+      factor = warmup_cosine(count, total_steps, self.warmup_fraction)
+      return self.learning_rate * factor
 
     adamw = optax.adamw(
       schedule, weight_decay=self.weight_decay, mask=_is_kernel
@@ -102,6 +117,19 @@ class Recipe:
       return {**batch, 'features': features}
 
     return augment
+
+
+def set_total_steps(state: Any, steps: int) -> Any:
+  """Tells every schedule in a state the steps of the run; there may be none.
+
+  Args:
+    state: any pytree with optimizer states, or with `total_steps` by name.
+    steps: of the whole run.
+  """
+  if not optax.tree_utils.tree_get_all_with_path(state, 'total_steps'):
+    return state
+  value = jnp.asarray(steps, jnp.float32)
+  return optax.tree_utils.tree_set(state, total_steps=value)
 
 
 def _is_kernel(params):

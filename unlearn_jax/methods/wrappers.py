@@ -1,0 +1,116 @@
+"""Wrappers around any rule, by name: `wrapper:method`.
+
+A wrapped rule is a row like the others, with the options of both.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+from typing import Any
+
+from unlearn_jax.methods.lora import lora
+from unlearn_jax.methods.salun import salun
+from unlearn_jax.methods.spec import MethodSpec
+from unlearn_jax.methods.spec import Side
+from unlearn_jax.methods.superloss import with_superloss
+from unlearn_jax.types import UnlearningMethod
+
+Wrap = Callable[..., UnlearningMethod]  # Of (build, problem, tx, **options).
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapper:
+  """A row of the registry of wrappers.
+
+  Attributes:
+    wrap: maps (build, problem, tx, **options), `build` being that of the inner
+      row, to the method.
+    summary: one line for tables.
+    options: of the wrapper, with their defaults.
+    needs: the sets it looks at beside those of the inner rule.
+    rewinds: whether the experiment picks the epoch by `rewind.rewind`.
+  """
+
+  wrap: Wrap
+  summary: str
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  needs: frozenset[Side] = frozenset()
+  rewinds: bool = False
+
+
+def _saliency(build, problem, tx, **options):
+  return salun(build(problem, tx), problem.loss_fn, **options)
+
+
+def _superloss(build, problem, tx, **options):
+  def inner(loss_fn):
+    return build(dataclasses.replace(problem, loss_fn=loss_fn), tx)
+
+  return with_superloss(inner, problem.loss_fn, **options)
+
+
+def _lora(build, problem, tx, **options):
+  return lora(build, problem, tx, **options)
+
+
+def _rewind(build, problem, tx):
+  return build(problem, tx)
+
+
+WRAPPERS: dict[str, Wrapper] = {
+  'saliency': Wrapper(
+    _saliency,
+    'moves only the weights that the forget set cares for',
+    options={'fraction': 0.5},
+    needs=frozenset({'forget'}),
+  ),
+  'superloss': Wrapper(
+    _superloss,
+    'weighs examples down as their loss grows: structured forgetting',
+    options={'regularisation': 10.0},
+  ),
+  'lora': Wrapper(
+    _lora,
+    'moves a low-rank addition to the kernels',
+    options={'rank': 8, 'scale': 16.0},
+  ),
+  'rewind': Wrapper(
+    _rewind,
+    'goes back to the epoch that forgets as much as unseen data',
+    rewinds=True,
+  ),
+}
+
+
+def wrapped(name: str, spec: MethodSpec) -> MethodSpec:
+  """Returns the row of a rule inside a wrapper.
+
+  Args:
+    name: in `WRAPPERS`.
+    spec: the row of the rule, with a preset.
+
+  Raises:
+    ValueError: if the rule has no preset: retraining cannot be wrapped.
+  """
+  wrapper = WRAPPERS[name]
+  if spec.preset is None:
+    raise ValueError('retrain cannot be wrapped.')
+
+  def build(problem, tx, **options):
+    own = {key: options.pop(key) for key in wrapper.options}
+    inner = functools.partial(spec.build, **options)
+    return wrapper.wrap(inner, problem, tx, **own)
+
+  def with_options(preset):
+    options = {**preset.options, **wrapper.options}
+    return dataclasses.replace(preset, options=options)
+
+  return dataclasses.replace(
+    spec,
+    build=build,
+    needs=spec.needs | wrapper.needs,
+    preset=with_options(spec.preset),
+    class_preset=spec.class_preset and with_options(spec.class_preset),
+    rewinds=spec.rewinds or wrapper.rewinds,
+    summary=wrapper.summary,
+  )
