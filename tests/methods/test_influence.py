@@ -330,6 +330,14 @@ def mean_of(params, retain, key, kind='gauss_newton'):
 _draw = jax.jit(curvature.draw, static_argnames='samples')
 
 
+def all_alike(stacked):
+  """Makes every example the first, so that any of them tells everything."""
+  firsts = {n: stacked[n][0, 0] for n in ('features', 'label')}
+  shapes = {n: stacked[n].shape for n in firsts}
+  alike = {n: jnp.broadcast_to(firsts[n], shapes[n]) for n in firsts}
+  return {**stacked, **alike}
+
+
 class CurvatureTest(parameterized.TestCase):
   @parameterized.parameters('gauss_newton', 'hessian')
   def test_mean_of_the_diagonal_is_unbiased(self, kind):
@@ -388,17 +396,27 @@ class CurvatureTest(parameterized.TestCase):
 
   def test_examples_drawn_stand_for_all(self):
     params, forget, retain = setup()
-    # Where all examples are one, any of them tells everything.
-    same = dict(retain)
-    for name in ('features', 'label'):
-      one = retain[name][0, 0]
-      same[name] = jnp.broadcast_to(one, retain[name].shape)
+    same = all_alike(retain)
     hyper = {**EXACT, 'weight_decay': 0.05}
     some, every = (
       edit(make('influence', n), params, forget, same, **hyper)[0]
       for n in (9, None)
     )
     P.assert_close(some, every, rtol=1e-4, atol=1e-5)
+
+  def test_damping_of_a_part_is_that_of_all(self):
+    params, forget, retain = setup()
+    same = all_alike(retain)
+
+    def mean_damping(samples):
+      """Up to a constant: the step is then the gradient over the damping."""
+      method, hyper = make('influence', samples), {**EXACT, 'damping': 1e5}
+      reports = [
+        edit(method, params, forget, same, key, **hyper)[1] for key in range(10)
+      ]
+      return np.mean([1 / report['step_norm'] for report in reports])
+
+    self.assertBetween(mean_damping(9) / mean_damping(None), 0.75, 1.33)
 
 
 class WoodfisherTest(parameterized.TestCase):

@@ -168,6 +168,10 @@ class ParseTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, 'retrain cannot be wrapped'):
       choice.parse('lora:retrain')
 
+  def test_superloss_needs_losses(self):
+    with self.assertRaisesRegex(InputError, 'superloss has no effect on'):
+      choice.parse('superloss:delete')
+
   def test_wrappers_nest(self):
     name = 'lora:superloss:scrub'
     self.assertEqual(choice.parse(name), ('retrain', name))

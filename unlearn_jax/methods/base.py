@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.types import (
   Batch,
   Metrics,
@@ -71,6 +72,10 @@ def from_direction(
     )
 
   def update_fn(params, state, forget, retain, key):
+    forget, retain = (
+      None if batch is None else fill_padding(batch)
+      for batch in (forget, retain)
+    )
     direction, metrics = direction_fn(
       params, forget, retain, key, state.frozen, state.hyper
     )

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unlearn_jax.methods import inputs
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods.blocks import in_block
 from unlearn_jax.methods.blocks import path_of
 from unlearn_jax.training.losses import masked_mean
@@ -154,7 +154,7 @@ def boundary_expand_direction(
     predict_fn: maps (params, batch) to logits [batch, C], linear in the head.
     head: path prefix of the linear head.
   """
-  forget = inputs.fill_padding(forget)
+  forget = fill_padding(forget)
 
   def objective(pair):
     logits = expanded_logits(*pair, forget, predict_fn=predict_fn, head=head)

@@ -52,7 +52,6 @@ def neighbour_labels(
     predict_fn: maps (params, batch) to logits [batch, classes].
     input_name: of the network's input in a batch, [batch, ..., bins].
   """
-  batch = inputs.fill_padding(batch)
   x = inputs.as_float(batch[input_name])
 
   def total_loss(x):
@@ -79,7 +78,6 @@ def boundary_shrink_direction(
     forget: batch of the forget set, relabelled.
     loss_fn: maps (params, batch) to one loss per example, [batch].
   """
-  forget = inputs.fill_padding(forget)
 
   def objective(params):
     return masked_mean(loss_fn(params, forget), forget['mask'])

@@ -23,7 +23,6 @@ from unlearn_jax.methods.blocks import SelectFn
 from unlearn_jax.methods.blocks import stop_elsewhere
 from unlearn_jax.methods.blocks import train_only
 from unlearn_jax.methods.fine_tune import fine_tune_direction
-from unlearn_jax.methods.inputs import fill_padding
 from unlearn_jax.types import Batch, LossFn, Metrics, Params, UnlearningMethod
 
 
@@ -39,7 +38,7 @@ def cf_k_direction(
     select: says of a path, such as 'Dense_0/kernel', whether it is trained.
   """
   restricted = stop_elsewhere(loss_fn, select)
-  return fine_tune_direction(params, fill_padding(retain), loss_fn=restricted)
+  return fine_tune_direction(params, retain, loss_fn=restricted)
 
 
 def cf_k(

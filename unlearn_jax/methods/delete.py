@@ -18,7 +18,6 @@ import optax
 
 from unlearn_jax.methods import base
 from unlearn_jax.methods.divergence import kl_divergence
-from unlearn_jax.methods.inputs import fill_padding
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import (
   Batch,
@@ -55,7 +54,6 @@ def delete_direction(
     predict_fn: maps (params, batch) to logits [batch, classes].
     original: parameters of the teacher.
   """
-  forget = fill_padding(forget)
   teacher = without_label(predict_fn(original, forget), forget['label'])
 
   def objective(params):

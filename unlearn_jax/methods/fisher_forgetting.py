@@ -141,7 +141,7 @@ def fisher_forgetting(
   noise: float,
   exponent: float = 0.25,
   offset: float = 1e-8,
-  max_std: float = 1e-3,
+  max_std: float = 0.1,
   mode: Literal['model', 'empirical'] = 'model',
   class_head: ClassHead | None = None,
   microbatch: int | None = None,
@@ -157,7 +157,8 @@ def fisher_forgetting(
     noise: a, at least 0; 0 is the identity.
     exponent: b, at least 0; 0.25 in the paper, 0.5 in its code.
     offset: d, above 0.
-    max_std: cap on the standard deviation, at least 0.
+    max_std: cap on the standard deviation, at least 0; of the size of a weight,
+      so that it holds for weights without information, not for all.
     mode: whose labels F averages over.
     class_head: a class to remove; None removes none.
     microbatch: gradients at a time, at least 1; None is a whole batch.

@@ -1,4 +1,4 @@
-"""For rules that make inputs, or bend them: moments per bin, tame padding."""
+"""For rules that make inputs, or bend them: moments per bin."""
 
 from typing import Any
 
@@ -8,27 +8,6 @@ import jax.numpy as jnp
 from unlearn_jax.datasets import batches
 from unlearn_jax.training import loop
 from unlearn_jax.types import Batch
-
-
-def fill_padding(batch: Batch) -> Batch:
-  """Puts a real row in the place of every row that does not count.
-
-  A masked mean keeps a nan behind a zero mask out of its value, but not out of
-  its gradient, where 0 * nan is nan. A batch of padding alone becomes zeros.
-
-  Args:
-    batch: arrays [batch, ...] and a float `mask` [batch], which is kept.
-  """
-  counts = batch['mask'] > 0
-  first = jnp.argmax(counts)
-
-  def fill(x):
-    x = jnp.asarray(x)
-    row = jnp.where(counts.any(), x[first], jnp.zeros((), x.dtype))
-    return jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, row[None])
-
-  rest = {name: fill(x) for name, x in batch.items() if name != 'mask'}
-  return {**rest, 'mask': batch['mask']}
 
 
 def as_float(x: jax.Array) -> jax.Array:

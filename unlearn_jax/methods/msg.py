@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.methods import base
 from unlearn_jax.methods.fine_tune import fine_tune_direction
-from unlearn_jax.methods.inputs import fill_padding
 from unlearn_jax.training import loop
 from unlearn_jax.types import (
   Batch,

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods import base
-from unlearn_jax.methods import inputs
 from unlearn_jax.training import dp_sgd
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import Batch, LossFn, Metrics, Params, UnlearningMethod
@@ -72,7 +72,7 @@ def noisy_ascent_direction(
   }
   if retain is None:
     return jax.tree.map(jnp.negative, ascent), metrics
-  retain = inputs.fill_padding(retain)
+  retain = fill_padding(retain)
 
   def objective(params):
     loss = masked_mean(loss_fn(params, retain), retain['mask'])

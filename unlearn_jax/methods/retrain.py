@@ -14,7 +14,6 @@ import optax
 from unlearn_jax.methods.blocks import choose
 from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.blocks import SelectFn
-from unlearn_jax.methods.inputs import fill_padding
 from unlearn_jax.training.step import descend
 from unlearn_jax.types import (
   AugmentFn,
@@ -62,7 +61,7 @@ def start_fresh(
     )
     params = choose(selected(params, select), begun, params)
     params, inner, metrics = training.update(
-      params, state.inner, forget, fill_padding(retain), key
+      params, state.inner, forget, retain, key
     )
     return params, FreshState(inner, state.fresh, jnp.ones((), bool)), metrics
 

@@ -58,6 +58,7 @@ class MethodSpec:
     rewinds: whether the experiment picks the epoch by `rewind.rewind`.
     for_classes: whether the rule makes sense only for requests that remove
       whole classes.
+    reads_losses: whether the rule uses `Problem.loss_fn`.
     when: one line of advice, for tables.
   """
 
@@ -69,6 +70,7 @@ class MethodSpec:
   layout: Literal['joint', 'alternate'] = 'joint'
   rewinds: bool = False
   for_classes: bool = False
+  reads_losses: bool = True
   when: str = ''
 
   def epoch_batches(

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import optax
 
 from unlearn_jax.datasets import batches
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods import base
 from unlearn_jax.methods import inputs
 from unlearn_jax.training.losses import masked_mean
@@ -155,7 +156,7 @@ def unsir_direction(
     retain: batch of the retain set, of its own size.
     loss_fn: maps (params, batch) to one loss per example, [batch].
   """
-  noise, retain = inputs.fill_padding(noise), inputs.fill_padding(retain)
+  noise, retain = fill_padding(noise), fill_padding(retain)
 
   def objective(params):
     def mean_loss(batch):

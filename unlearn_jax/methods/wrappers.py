@@ -29,6 +29,7 @@ class Wrapper:
     options: of the wrapper, with their defaults.
     needs: the sets it looks at beside those of the inner rule.
     rewinds: whether the experiment picks the epoch by `rewind.rewind`.
+    weighs_losses: whether it works through the losses that the rule reads.
   """
 
   wrap: Wrap
@@ -36,6 +37,7 @@ class Wrapper:
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   needs: frozenset[Side] = frozenset()
   rewinds: bool = False
+  weighs_losses: bool = False
 
 
 def _saliency(build, problem, tx, **options):
@@ -68,6 +70,7 @@ WRAPPERS: dict[str, Wrapper] = {
     _superloss,
     'weighs examples down as their loss grows: structured forgetting',
     options={'regularisation': 10.0},
+    weighs_losses=True,
   ),
   'lora': Wrapper(
     _lora,
@@ -90,11 +93,14 @@ def wrapped(name: str, spec: MethodSpec) -> MethodSpec:
     spec: the row of the rule, with a preset.
 
   Raises:
-    ValueError: if the rule has no preset: retraining cannot be wrapped.
+    ValueError: if the rule is retraining, or SuperLoss is to weigh losses that
+      the rule does not read.
   """
   wrapper = WRAPPERS[name]
   if spec.preset is None:
     raise ValueError('retrain cannot be wrapped.')
+  if wrapper.weighs_losses and not spec.reads_losses:
+    raise ValueError(f'{name} has no effect on a rule that reads no losses.')
 
   def build(problem, tx, **options):
     own = {key: options.pop(key) for key in wrapper.options}

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.per_example import taps
 from unlearn_jax.per_example.microbatch import fold_pieces
 from unlearn_jax.per_example.microbatch import map_pieces
@@ -112,7 +113,7 @@ def pull_sum(
   """
 
   def wide_transform(g):
-    return transform(_wide(g))
+    return transform(wide(g))
 
   def of(op, weight, x, cotangent):
     total = op.transformed_sum(wide_transform, weight, x, cotangent)
@@ -125,20 +126,21 @@ def pull_sum(
   def pull(cotangent):
     grads = _vmapped(fun, params, batch, cotangent)
     return jax.tree.map(
-      lambda g: taps.sum_examples(wide_transform, _wide(g)), grads
+      lambda g: taps.sum_examples(wide_transform, wide(g)), grads
     )
 
-  return fun(params, tame(batch)), pull
+  return fun(params, fill_padding(batch)), pull
 
 
 def squared_norms(gradients: Params) -> jax.Array:
   """Returns squared L2 norms [batch] of a tree with leaves [batch, ...]."""
-  leaves = [_wide(leaf) for leaf in jax.tree.leaves(gradients)]
+  leaves = [wide(leaf) for leaf in jax.tree.leaves(gradients)]
   squares = [jnp.square(x.reshape(x.shape[0], -1)).sum(1) for x in leaves]
   return jnp.stack(squares).sum(0)
 
 
-def _wide(x):
+def wide(x: jax.Array) -> jax.Array:
+  """Returns x in float32 at least."""
   return x.astype(_wide_type(x))
 
 
@@ -158,14 +160,14 @@ _GRADS = taps.Reduce(
 _SQUARED_NORMS = taps.Reduce(
   lambda w, size: jax.ShapeDtypeStruct((size,), _wide_type(w)),
   lambda op, weight, x, cotangent: op.squared_norms(
-    weight, _wide(x), _wide(cotangent)
+    weight, wide(x), wide(cotangent)
   ),
 )
 
 
 def _tapped_pull(fun, params, batch, reduce):
   """Returns the value and the pull-back of a tapped pass."""
-  value, pull = taps.vjp(fun, params, tame(batch), reduce)
+  value, pull = taps.vjp(fun, params, fill_padding(batch), reduce)
 
   def masked_pull(cotangent):
     real = _rows(batch['mask'] > 0, cotangent)
@@ -195,15 +197,6 @@ def _vmapped(fun, params, batch, cotangent=None):
   return jax.tree.map(
     lambda g: jnp.where(_rows(batch['mask'] > 0, g), g, jnp.zeros((), g.dtype)),
     gradients,
-  )
-
-
-def tame(batch: Batch) -> Batch:
-  """Puts a real row for those behind a zero mask, since 0 times nan is nan."""
-  real = batch['mask'] > 0
-  first = jnp.argmax(real)  # If none is real, so be it: see `clear_if_empty`.
-  return jax.tree.map(
-    lambda x: jnp.where(_rows(real, x), x, x[first][None]), batch
   )
 
 

@@ -6,6 +6,7 @@ r"""Training: descend the mean loss of augmented batches.
 import jax
 import optax
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import AugmentFn, LossFn, UnlearningMethod
 
@@ -23,7 +24,9 @@ def descend(
 
   def update_fn(params, state, forget, retain, key):
     del forget
-    batch = retain if augment_fn is None else augment_fn(key, retain)
+    batch = fill_padding(retain)
+    if augment_fn is not None:
+      batch = augment_fn(key, batch)
 
     def objective(params):
       return masked_mean(loss_fn(params, batch), batch['mask'])
