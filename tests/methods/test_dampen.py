@@ -115,7 +115,9 @@ class DampenTest(parameterized.TestCase):
     theta = {'a': jnp.ones(3, jnp.bfloat16), 'b': jnp.ones(3)}
     of_all = jax.tree.map(lambda x: jnp.full(3, 0.01), theta)
     hyper = {name: jnp.float32(value) for name, value in HYPER.items()}
-    got, _ = dampen(theta, ones(of_all), of_all, **hyper)
+    got, _ = dampen(
+      theta, {'a': jnp.ones(3), 'b': jnp.ones(3)}, of_all, **hyper
+    )
     self.assertEqual(got['a'].dtype, jnp.bfloat16)
     self.assertEqual(got['b'].dtype, jnp.float32)
     want = (0.9 * 0.01) ** 0.7

@@ -61,6 +61,12 @@ MAY_IDLE = {
   ('influence', 'max_iterations'),
 }
 
+
+def named(rows):
+  """Test names say which row they are of: `pytest -k npo`."""
+  return [(f'_{name}', name) for name in rows]
+
+
 _step = jax.jit(loop.step, static_argnames='method')
 
 
@@ -216,7 +222,7 @@ def nnx_linear():
 MODELS = {'plain': plain, 'half': half, 'linen': linen, 'nnx': nnx_linear}
 
 
-@parameterized.parameters(*ROWS)
+@parameterized.named_parameters(*named(ROWS))
 class ConformanceTest(parameterized.TestCase):
   def test_steps_of_padding_alone_are_the_identity(self, name):
     padding = jax.tree.map(
@@ -343,7 +349,9 @@ class ConformanceTest(parameterized.TestCase):
       P.assert_close(same, metrics)
 
 
-@parameterized.parameters(*[n for n in ROWS if len(spec(n).needs) < 2])
+@parameterized.named_parameters(
+  *named(n for n in ROWS if len(spec(n).needs) < 2)
+)
 class OneSetTest(parameterized.TestCase):
   def test_the_other_set_is_not_read(self, name):
     want, _ = run(name)
@@ -366,14 +374,14 @@ class RowTest(parameterized.TestCase):
     self.assertEqual(rewinds, ['scrub_rewind', 'rewind:npo'])
     self.assertIs(make('scrub_rewind'), make('scrub'))  # The rule is SCRUB.
 
-  @parameterized.parameters(*ROWS)
+  @parameterized.named_parameters(*named(ROWS))
   def test_unknown_option(self, name):
     with self.assertRaises(TypeError):
       row = spec(name)
       options = row.preset.options if row.preset else {}
       row.build(P.PROBLEM, P.sgd(), **options, unheard_of=1.0)
 
-  @parameterized.parameters(*ROWS)
+  @parameterized.named_parameters(*named(ROWS))
   def test_summary_is_one_line_of_a_table(self, name):
     summary = spec(name).summary
     self.assertBetween(len(summary), 1, 79)

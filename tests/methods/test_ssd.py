@@ -86,23 +86,17 @@ def twin_importance(params, *sets, rule='ssd'):
 
 
 def twin_edit(params, of_forget, of_all, *, threshold, dampening, exponent):
-  """Entry by entry, as the paper has it."""
   params = P.as_float64(params)
   for name, theta in params.items():
-    for j in np.ndindex(theta.shape):
-      f, d = of_forget[name][j], of_all[name][j]
-      if f > threshold * d:
-        theta[j] *= min((dampening * d / f) ** exponent, 1.0)
+    f, d = of_forget[name], of_all[name]
+    shrunk = theta * np.minimum((dampening * d / f) ** exponent, 1.0)
+    params[name] = np.where(f > threshold * d, shrunk, theta)
   return params
 
 
 def with_wild_features(stacked, value):
   real = (stacked['mask'] > 0)[..., None]
   return stacked | {'features': jnp.where(real, stacked['features'], value)}
-
-
-def ones(params, value=1.0):
-  return jax.tree.map(lambda x: jnp.full_like(x, value), params)
 
 
 class ImportanceTest(parameterized.TestCase):
@@ -117,8 +111,8 @@ class ImportanceTest(parameterized.TestCase):
   @parameterized.product(rule=RULES, size=(1, 7, 64, 256))
   def test_does_not_depend_on_the_size_or_order_of_batches(self, rule, size):
     params, examples = P.make_params(), P.make_examples(256, seed=3)
-    rng = np.random.default_rng(size)
-    stacked = batches.one_pass(np.arange(256), size, rng)
+    order = np.random.default_rng(size).permutation(256)
+    stacked = batches.one_pass(order, size)
     total = importance_sums(SUM_FNS[rule], params, stacked, examples)
     examples = {**examples, 'mask': np.ones(256)}
     examples = jax.tree.map(lambda x: x[None], examples)
@@ -161,11 +155,6 @@ class ImportanceTest(parameterized.TestCase):
     got = importance(params, forget, retain)
     self.assertGreater(np.abs(got['bias'] / wrong['bias'] - 1).max(), 0.01)
 
-  def test_of_no_rows_is_zero(self):
-    params, forget, _ = setup()
-    got = importance(params, P.steps_of(forget, [-1]))
-    P.assert_identical(got, ones(params, 0.0))
-
 
 @parameterized.parameters(*RULES)
 class MethodTest(parameterized.TestCase):
@@ -198,8 +187,7 @@ class MethodTest(parameterized.TestCase):
     build = {'ssd': ssd, 'lfssd': lfssd}[rule]
     function = {'ssd': P.loss_fn, 'lfssd': P.predict_fn}[rule]
     method = build(function, importance=stored, **HYPER)
-    nonsense = ones(retain, 1) | {'features': NAN * retain['features']}
-    for ignored in (None, nonsense):
+    for ignored in (None, retain | {'features': NAN * retain['features']}):
       got = edit(method, params, forget, ignored)
       P.assert_close(got.params, want.params, rtol=1e-6, atol=0)
 
@@ -268,15 +256,6 @@ class MethodTest(parameterized.TestCase):
     self.assertTrue(P.differ(P.step_of(many.params, 0), P.step_of(params, 0)))
     P.assert_identical(P.step_of(many.params, 2), P.step_of(params, 2))
 
-  def test_half_precision(self, rule):
-    params, forget, retain = setup()
-    half = params | {'kernel': params['kernel'].astype(jnp.bfloat16)}
-    got = edit(make(rule), half, forget, retain).params
-    self.assertEqual(got['kernel'].dtype, jnp.bfloat16)
-    self.assertEqual(got['bias'].dtype, jnp.float32)
-    self.assertTrue(P.differ(got, half))
-    self.assertTrue(np.isfinite(np.float32(got['kernel'])).all())
-
 
 class LabelsTest(parameterized.TestCase):
   def test_lfssd_reads_no_labels(self):
@@ -302,19 +281,19 @@ class LabelsTest(parameterized.TestCase):
 class BoundsTest(parameterized.TestCase):
   @parameterized.product(
     rule=RULES,
-    name=('threshold', 'dampening', 'exponent'),
-    value=(-0.1, NAN),
+    option=(
+      ('threshold', -0.1, 0),
+      ('threshold', NAN, 0),
+      ('dampening', -0.1, 0),
+      ('exponent', -0.1, 0),
+      ('microbatch', 0, 1),
+    ),
   )
-  def test_scalar(self, rule, name, value):
-    message = f'{name} must be >= 0, got {value}'
+  def test_option(self, rule, option):
+    name, value, low = option
+    message = f'{name} must be >= {low}, got {value}'
     with self.assertRaisesRegex(ValueError, message):
       make(rule, **{name: value})
-
-  @parameterized.parameters(*RULES)
-  def test_microbatch(self, rule):
-    message = 'microbatch must be >= 1, got 0'
-    with self.assertRaisesRegex(ValueError, message):
-      make(rule, microbatch=0)
 
 
 if __name__ == '__main__':

@@ -230,7 +230,7 @@ METHODS: dict[str, MethodSpec] = {
   'fisher_forgetting': MethodSpec(
     build=lambda p, tx, **o: fisher_forgetting(p.loss_fn, p.predict_fn, **o),
     needs=_RETAIN,
-    preset=_edit({'noise': 1e-9, 'max_std': 0.01}),
+    preset=_edit({'mode': 'empirical', 'noise': 1e-9, 'max_std': 0.01}),
     summary='noise where the retain set does not care',
     when='no forget data at hand',
   ),
