@@ -1,6 +1,6 @@
 """Names shared by every folder of the library."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ MethodState = Any  # A pytree of arrays.
 Array = jax.Array | np.ndarray
 Batch = dict[str, Any]  # Arrays [batch, ...] and a float `mask` [batch].
 Metrics = dict[str, jax.Array]
+Side = Literal['forget', 'retain']
 
 
 class InputError(ValueError):
@@ -103,8 +104,10 @@ class UnlearningMethod(NamedTuple):
     update: one step.
     prepare: for rules that look at whole sets once (an edit by importances, a
       saliency mask); None for the others.
+    needs: the sets without which it cannot run.
   """
 
   init: InitFn
   update: UpdateFn
   prepare: PrepareFn | None = None
+  needs: frozenset[Side] = frozenset()

@@ -324,6 +324,18 @@ class ConformanceTest(parameterized.TestCase):
       run(name, **{hyper: 0.5})
     self.assertEqual(sizes(), before)
 
+  def test_a_set_that_is_needed_and_missing_is_refused(self, name):
+    method, stacked = make(name), stacks(name)
+    self.assertContainsSubset(method.needs, spec(name).needs)
+    for side in method.needs:
+      given = [None if side == 'forget' else stacked[0]]
+      given += [None if side == 'retain' else stacked[1]]
+      state = loop.init(method, P.make_params(), jax.random.key(0))
+      with self.assertRaisesRegex(
+        ValueError, f'needs {side} batches, got None'
+      ):
+        loop.run(method, state, *given)
+
   def test_types_and_structure_are_kept(self, name):
     params = MODELS['half']()[0](P.make_params())
     state, metrics = run(name, model='half')

@@ -206,6 +206,34 @@ class FoldTest(absltest.TestCase):
     self.assertEqual(got, 1.0)
 
 
+class BadBatchesTest(parameterized.TestCase):
+  """Each is refused before anything is traced, in one line."""
+
+  @parameterized.named_parameters(
+    (
+      'other_steps',
+      lambda b: P.steps_of(b, [0, 1, 1]),
+      'forget and retain batches must have the same steps, got 3 and 2',
+    ),
+    (
+      'no_mask',
+      lambda b: {'label': b['label'], 'x': b['features']},
+      r"forget batches must hold a 'mask' \[steps, batch\], got label, x",
+    ),
+    (
+      'one_batch',
+      lambda b: P.step_of(b, 0),
+      r'the mask of forget batches must be \[steps, batch\], got \(3,\)',
+    ),
+  )
+  def test_forget(self, change, message):
+    batches = P.make_batches(0, 2, 3)
+    method = neg_grad_plus(P.loss_fn, P.sgd())
+    state = loop.init(method, P.make_params(), jax.random.key(0))
+    with self.assertRaisesRegex(ValueError, message):
+      loop.run(method, state, change(batches), batches)
+
+
 class PrepareTest(absltest.TestCase):
   def test_without_prepare_nothing_changes(self):
     got = loop.prepare(METHOD, start(), None, retain_batches())

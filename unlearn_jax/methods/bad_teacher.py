@@ -127,5 +127,9 @@ def bad_teacher(
     )
 
   return base.from_direction(
-    direction_fn, tx, hyper={'temperature': temperature}, freeze=freeze
+    direction_fn,
+    tx,
+    hyper={'temperature': temperature},
+    freeze=freeze,
+    needs=('forget', 'retain'),
   )

@@ -1,6 +1,6 @@
 """What unlearning rules share: lifting a direction or an edit to a method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,6 +12,7 @@ from unlearn_jax.types import (
   Batch,
   Metrics,
   Params,
+  Side,
   UnlearningMethod,
 )
 
@@ -51,6 +52,7 @@ def from_direction(
   *,
   hyper: Mapping[str, float] | None = None,
   freeze: Callable[[Params, jax.Array], Any] | None = None,
+  needs: Iterable[Side] = (),
 ) -> UnlearningMethod:
   """Lifts a descent direction to a method that follows it with `tx`.
 
@@ -61,6 +63,7 @@ def from_direction(
       compiled program serves every value, or a `vmap` over them.
       `optax.tree_utils.tree_set(state, name=jnp.float32(value))` changes one.
     freeze: maps (params, key) to what the rule keeps; it is copied.
+    needs: the sets without which the rule cannot run.
   """
 
   def init_fn(params, key):
@@ -83,7 +86,7 @@ def from_direction(
     params = optax.apply_updates(params, updates)
     return params, state._replace(optimizer=optimizer), metrics
 
-  return UnlearningMethod(init_fn, update_fn)
+  return UnlearningMethod(init_fn, update_fn, needs=frozenset(needs))
 
 
 class EditState(NamedTuple):
@@ -121,6 +124,7 @@ def from_edit(
   *,
   hyper: Mapping[str, float] | None = None,
   report: Sequence[str] = (),
+  needs: Iterable[Side] = (),
 ) -> UnlearningMethod:
   """Lifts an edit to a method: `prepare` makes it, steps change nothing.
 
@@ -128,6 +132,7 @@ def from_edit(
     edit_fn: the rule.
     hyper: scalars of the rule, as in `from_direction`.
     report: names of the scalars that `edit_fn` returns.
+    needs: the sets without which the rule cannot run.
   """
 
   def init_fn(params, key):
@@ -146,7 +151,7 @@ def from_edit(
     made = {name: jnp.asarray(made[name], jnp.float32) for name in report}
     return params, state._replace(report=made)
 
-  return UnlearningMethod(init_fn, update_fn, prepare_fn)
+  return UnlearningMethod(init_fn, update_fn, prepare_fn, frozenset(needs))
 
 
 def check_range(

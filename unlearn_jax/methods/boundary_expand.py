@@ -197,4 +197,4 @@ def boundary_expand(
     params, extra = optax.apply_updates(pair, updates)
     return params, BoundaryExpandState(optimizer, extra), metrics
 
-  return UnlearningMethod(init_fn, update_fn)
+  return UnlearningMethod(init_fn, update_fn, needs=frozenset({'forget'}))

@@ -138,5 +138,6 @@ def boundary_shrink(
     tx,
     hyper={'epsilon': epsilon},
     freeze=lambda params, key: {'original': params, 'std': None},
+    needs=('forget',),
   )
   return method._replace(prepare=prepare_fn)

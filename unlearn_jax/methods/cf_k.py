@@ -66,4 +66,8 @@ def cf_k(
     del forget, key, frozen, hyper
     return cf_k_direction(params, retain, loss_fn=loss_fn, select=select)
 
-  return base.from_direction(direction_fn, train_only(tx, select))
+  return base.from_direction(
+    direction_fn,
+    train_only(tx, select),
+    needs=('retain',),
+  )

@@ -81,5 +81,8 @@ def delete(
     )
 
   return base.from_direction(
-    direction_fn, tx, freeze=lambda params, key: params
+    direction_fn,
+    tx,
+    freeze=lambda params, key: params,
+    needs=('forget',),
   )

@@ -42,4 +42,8 @@ def fine_tune(
     del forget, key, frozen, hyper
     return fine_tune_direction(params, retain, loss_fn=loss_fn)
 
-  return base.from_direction(direction_fn, tx)
+  return base.from_direction(
+    direction_fn,
+    tx,
+    needs=('retain',),
+  )

@@ -200,6 +200,7 @@ def fisher_forgetting(
       'max_std': max_std,
     },
     report=('mean_std', 'capped_share'),
+    needs=('retain',),
   )
 
 

@@ -66,4 +66,9 @@ def gradient_ascent(
     del retain, key, frozen
     return gradient_ascent_direction(params, forget, loss_fn=loss_fn, **hyper)
 
-  return base.from_direction(direction_fn, tx, hyper={'max_loss': max_loss})
+  return base.from_direction(
+    direction_fn,
+    tx,
+    hyper={'max_loss': max_loss},
+    needs=('forget',),
+  )

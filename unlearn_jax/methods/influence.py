@@ -129,7 +129,7 @@ def influence(
   *,
   gradient: Gradient = 'forget',
   curvature: curvature_lib.Curvature = 'gauss_newton',
-  samples: int | None = 500,
+  samples: int | None = 200,
   step: float = 1.0,
   max_step_norm: float = float('inf'),
   damping: float = 10.0,
@@ -149,7 +149,7 @@ def influence(
     curvature: 'gauss_newton', that of the cross-entropy, never negative, or
       'hessian', the true one of `loss_fn`.
     samples: retain examples for the curvature, at least 1, drawn by the key;
-      None is all.
+      None is all. The cost grows with samples * max_iterations.
     step: s, at least 0.
     max_step_norm: bound on the L2 norm of the whole change, at least 0.
     damping: mu over the mean curvature, at least 0.
@@ -224,7 +224,12 @@ def from_newton(
     params, norm = take_step(params, direction, **size)
     return params, {**made, 'step_norm': norm}
 
-  return base.from_edit(edit_fn, hyper=hyper, report=('step_norm', *report))
+  return base.from_edit(
+    edit_fn,
+    hyper=hyper,
+    report=('step_norm', *report),
+    needs=('forget', 'retain'),
+  )
 
 
 def _check_choice(name, value, choices):

@@ -160,7 +160,7 @@ def l1_sparse(
     state = L1SparseState(optimizer, state.hyper, state.steps_taken + 1)
     return params, state, {**metrics, 'penalty': weight}
 
-  return UnlearningMethod(init_fn, update_fn)
+  return UnlearningMethod(init_fn, update_fn, needs=frozenset({'retain'}))
 
 
 def _hyper(penalty, free_fraction, proximal, learning_rate):

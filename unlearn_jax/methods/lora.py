@@ -161,7 +161,7 @@ def lora(
     )
     return *_finish(state.adapted, moved, inner_state), metrics
 
-  return UnlearningMethod(init_fn, update_fn, _prepare_of(inner))
+  return UnlearningMethod(init_fn, update_fn, _prepare_of(inner), inner.needs)
 
 
 def _finish(old, new, inner_state):

@@ -244,4 +244,6 @@ def msg(
     params = optax.apply_updates(params, updates)
     return params, state._replace(optimizer=optimizer), metrics
 
-  return UnlearningMethod(method_init, update_fn, prepare_fn)
+  return UnlearningMethod(
+    method_init, update_fn, prepare_fn, frozenset({'forget', 'retain'})
+  )

@@ -64,5 +64,8 @@ def neg_grad_plus(
     )
 
   return base.from_direction(
-    direction_fn, tx, hyper={'retain_weight': retain_weight}
+    direction_fn,
+    tx,
+    hyper={'retain_weight': retain_weight},
+    needs=('forget', 'retain'),
   )

@@ -140,4 +140,5 @@ def noisy_ascent(
       'noise': noise,
       'retain_weight': retain_weight,
     },
+    needs=('forget',),
   )

@@ -113,5 +113,9 @@ def npo(
     )
 
   return base.from_direction(
-    direction_fn, tx, hyper=hyper, freeze=lambda params, key: params
+    direction_fn,
+    tx,
+    hyper=hyper,
+    freeze=lambda params, key: params,
+    needs=('forget',),
   )

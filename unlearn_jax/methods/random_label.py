@@ -115,4 +115,5 @@ def random_label(
     tx,
     hyper={'retain_weight': retain_weight},
     freeze=lambda params, key: key,
+    needs=('forget',),
   )

@@ -29,11 +29,11 @@ from unlearn_jax.methods.random_label import random_label
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.spec import MethodSpec
-from unlearn_jax.methods.spec import Side
 from unlearn_jax.methods.ssd import ssd
 from unlearn_jax.methods.unsir import unsir
 from unlearn_jax.methods.wrappers import wrapped
 from unlearn_jax.methods.wrappers import WRAPPERS
+from unlearn_jax.types import Side
 
 _FORGET: frozenset[Side] = frozenset({'forget'})
 _RETAIN: frozenset[Side] = frozenset({'retain'})

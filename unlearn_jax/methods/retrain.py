@@ -65,7 +65,7 @@ def start_fresh(
     )
     return params, FreshState(inner, state.fresh, jnp.ones((), bool)), metrics
 
-  return UnlearningMethod(method_init, update_fn)
+  return UnlearningMethod(method_init, update_fn, needs=training.needs)
 
 
 def retrain(

@@ -128,4 +128,6 @@ def salun(
     params = jax.tree.map(jnp.where, state.mask, moved, params)
     return params, SalunState(inner_state, state.mask), metrics
 
-  return UnlearningMethod(init_fn, update_fn, prepare_fn)
+  return UnlearningMethod(
+    init_fn, update_fn, prepare_fn, inner.needs | {'forget'}
+  )

@@ -125,4 +125,5 @@ def scrub(
       'temperature': temperature,
     },
     freeze=lambda params, key: params,
+    needs=('forget', 'retain'),
   )

@@ -97,7 +97,12 @@ def sequence(
     state = state._replace(states=states, taken=state.taken + 1, stage=stage)
     return params, state, metrics
 
-  return UnlearningMethod(init_fn, update_fn, _prepare_of(methods[0]))
+  return UnlearningMethod(
+    init_fn,
+    update_fn,
+    _prepare_of(methods[0]),
+    frozenset().union(*(method.needs for method in methods)),
+  )
 
 
 def _check(methods, steps):

@@ -13,13 +13,12 @@ from unlearn_jax.types import (
   InitParamsFn,
   LossFn,
   PredictFn,
+  Side,
   UnlearningMethod,
 )
 
 # A stream of random numbers apart from those of the epochs.
 _SUBSET = 2**32 - 1
-
-Side = Literal['forget', 'retain']
 
 
 @dataclasses.dataclass(frozen=True)

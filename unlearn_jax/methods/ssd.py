@@ -136,7 +136,12 @@ def selective_dampening(
       of_all = importance_mean(forget_sums, retain_sums)
     return dampen(params, importance_mean(forget_sums), of_all, **hyper)
 
-  return base.from_edit(edit_fn, hyper=hyper, report=('dampened_share',))
+  return base.from_edit(
+    edit_fn,
+    hyper=hyper,
+    report=('dampened_share',),
+    needs=('forget', 'retain') if importance is None else ('forget',),
+  )
 
 
 def ssd(

@@ -192,7 +192,7 @@ def with_superloss(
     )
     return params, state._replace(inner=inner_state), metrics
 
-  return UnlearningMethod(init_fn, update_fn, _prepare_of(inner))
+  return UnlearningMethod(init_fn, update_fn, _prepare_of(inner), inner.needs)
 
 
 def _fixed(threshold: float | Literal['moving']) -> float | None:

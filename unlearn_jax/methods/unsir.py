@@ -230,7 +230,9 @@ def unsir(
     direction, metrics = unsir_direction(params, noise, retain, loss_fn=loss_fn)
     return *_follow(tx, direction, params, state, forget), metrics
 
-  return UnlearningMethod(init_fn, update_fn, prepare_fn)
+  return UnlearningMethod(
+    init_fn, update_fn, prepare_fn, frozenset({'forget', 'retain'})
+  )
 
 
 def _hyper(noise_learning_rate, noise_decay, repair_scale):

@@ -82,7 +82,7 @@ def woodfisher_direction(
 def woodfisher(
   loss_fn: LossFn,
   *,
-  samples: int | None = 500,
+  samples: int | None = 200,
   step: float = 0.2,
   max_step_norm: float = float('inf'),
   damping: float = 1.0,

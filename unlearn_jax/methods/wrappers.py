@@ -11,9 +11,8 @@ from typing import Any
 from unlearn_jax.methods.lora import lora
 from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.spec import MethodSpec
-from unlearn_jax.methods.spec import Side
 from unlearn_jax.methods.superloss import with_superloss
-from unlearn_jax.types import UnlearningMethod
+from unlearn_jax.types import Side, UnlearningMethod
 
 Wrap = Callable[..., UnlearningMethod]  # Of (build, problem, tx, **options).
 

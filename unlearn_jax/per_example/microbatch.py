@@ -22,20 +22,23 @@ def pieces(batch: Batch, microbatch: int | None) -> tuple[Batch, int]:
   Raises:
     ValueError: if `microbatch` is below 1.
   """
+  batch = {name: jnp.asarray(x) for name, x in batch.items()}
   size = batch['mask'].shape[0]
+  if not size:  # One row of padding, so that there is a piece.
+    empty = {n: jnp.zeros((1, *x.shape[1:]), x.dtype) for n, x in batch.items()}
+    return {name: x[None] for name, x in empty.items()}, 0
   if microbatch is not None and microbatch < 1:
     raise ValueError(f'microbatch must be >= 1, got {microbatch}.')
   width = size if microbatch is None else min(microbatch, size)
-  count = -(-size // width) if size else 0
+  count = -(-size // width)
 
   def cut(x):
-    x = jnp.asarray(x)
     # Copies of the last row, so that padding is as tame as the data.
     padding = jnp.repeat(x[-1:], count * width - size, axis=0)
     return jnp.concatenate([x, padding]).reshape(count, width, *x.shape[1:])
 
   cut_batch = {name: cut(x) for name, x in batch.items() if name != 'mask'}
-  mask = jnp.pad(jnp.asarray(batch['mask']), (0, count * width - size))
+  mask = jnp.pad(batch['mask'], (0, count * width - size))
   return {**cut_batch, 'mask': mask.reshape(count, width)}, size
 
 
@@ -61,6 +64,7 @@ def map_pieces(
   """Joins `fun` (piece) -> tree of [microbatch, ...] along the first axis."""
   cut, size = pieces(batch, microbatch)
   if cut['mask'].shape[0] == 1:
-    return fun(jax.tree.map(lambda x: x[0], cut))
+    made = fun(jax.tree.map(lambda x: x[0], cut))
+    return jax.tree.map(lambda x: x[:size], made)
   made = jax.lax.map(fun, cut)
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], made)

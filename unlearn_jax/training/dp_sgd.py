@@ -149,7 +149,7 @@ def dp_descend(
     params = optax.apply_updates(params, updates)
     return params, state._replace(optimizer=optimizer), {'retain_loss': loss}
 
-  return UnlearningMethod(init_fn, update_fn)
+  return UnlearningMethod(init_fn, update_fn, needs=frozenset({'retain'}))
 
 
 def check_noise_is_finite(max_norm: float, noise_multiplier: float) -> None:

@@ -83,6 +83,28 @@ def _mask(batch):
   return batch.mask if indexed else batch['mask']
 
 
+def _check(method, forget, retain):
+  """Raises a ValueError that says in one line what does not fit."""
+  steps = {}
+  for side, batch in (('forget', forget), ('retain', retain)):
+    if batch is None:
+      if side in method.needs:
+        raise ValueError(f'the method needs {side} batches, got None.')
+      continue
+    if isinstance(batch, dict) and 'mask' not in batch:
+      raise ValueError(
+        f"{side} batches must hold a 'mask' [steps, batch], got "
+        f'{", ".join(sorted(batch))}.'
+      )
+    shape = _mask(batch).shape
+    if len(shape) != 2:
+      raise ValueError(
+        f'the mask of {side} batches must be [steps, batch], got {shape}.'
+      )
+    steps[side] = shape[0]
+  return steps
+
+
 def _step_or_skip(method, state, forget, retain, examples):
   """Steps, unless both batches are padding alone: then nothing changes."""
 
@@ -124,7 +146,17 @@ def run(
 
   Returns:
     the state after the last step, and metrics [steps].
+
+  Raises:
+    ValueError: before anything is computed, if a set that the method needs is
+      None, has no mask, or has another number of steps.
   """
+  steps = _check(method, forget, retain)
+  if len(set(steps.values())) > 1:
+    raise ValueError(
+      'forget and retain batches must have the same steps, got '
+      f'{steps["forget"]} and {steps["retain"]}.'
+    )
 
   def body(state, step_batches):
     return _step_or_skip(method, state, *step_batches, examples)
@@ -149,9 +181,13 @@ def prepare(
       that needs none.
     retain: likewise.
     examples: as in `run`.
+
+  Raises:
+    ValueError: as in `run`; the steps of the sets may differ.
   """
   if method.prepare is None:
     return state
+  _check(method, forget, retain)
   params, method_state = method.prepare(
     state.params, state.method_state, forget, retain, examples, state.key
   )

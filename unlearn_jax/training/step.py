@@ -35,4 +35,4 @@ def descend(
     updates, state = tx.update(gradient, state, params)
     return optax.apply_updates(params, updates), state, {'retain_loss': loss}
 
-  return UnlearningMethod(init_fn, update_fn)
+  return UnlearningMethod(init_fn, update_fn, needs=frozenset({'retain'}))
