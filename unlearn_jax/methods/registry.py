@@ -43,7 +43,8 @@ _BOTH = _FORGET | _RETAIN
 # average gap to retraining on validation data: a sample, a keyword and a
 # speaker of Arabic Speech Commands and of the Free Spoken Digit Dataset.
 _ASCENT = {'max_loss': 3.0}
-_NOISY = {'max_norm': 1.0, 'noise': 0.0, 'retain_weight': 4.0}
+_NOISY = {'max_norm': 0.3, 'noise': 0.1, 'retain_weight': 4.0}
+_UNSIR = {'noise_steps': 40, 'repair_scale': 0.25}
 _NEG_GRAD = {'retain_weight': 0.95}
 _RELABEL = {'retain_weight': 4.0, 'resample': False}
 _SALUN = {**_RELABEL, 'fraction': 0.5}
@@ -79,7 +80,7 @@ METHODS: dict[str, MethodSpec] = {
   'l1_sparse': MethodSpec(
     build=lambda p, tx, **o: l1_sparse(p.loss_fn, tx, **o),
     needs=_RETAIN,
-    preset=Preset(3, 5e-3, options={'penalty': 1e-4}),
+    preset=Preset(3, 3.5e-3, options={'penalty': 2e-4}),
     class_preset=Preset(5, 2e-2, options={'penalty': 1e-4}),
     summary='fine-tunes with a penalty on the size of the weights',
     when='as fine_tune, for a smaller model too',
@@ -87,7 +88,7 @@ METHODS: dict[str, MethodSpec] = {
   'cf_k': MethodSpec(
     build=lambda p, tx, **o: cf_k(p.loss_fn, tx, blocks=p.blocks, **o),
     needs=_RETAIN,
-    preset=Preset(3, 5e-3, options={'k': 2}),
+    preset=Preset(3, 2e-2, options={'k': 2}),
     class_preset=Preset(5, 2e-2, options={'k': 2}),
     summary='fine-tunes the last k blocks',
     when='as fine_tune, where the backward pass is long',
@@ -112,7 +113,7 @@ METHODS: dict[str, MethodSpec] = {
   'noisy_ascent': MethodSpec(
     build=lambda p, tx, **o: noisy_ascent(p.loss_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(3, 1e-4, options=_NOISY),
+    preset=Preset(3, 3.5e-4, options={**_NOISY, 'retain_weight': 2.0}),
     class_preset=Preset(5, 1e-3, options=_NOISY),
     summary='raises the forget loss, each example by a bounded step and noise',
     when='when one recording must not dominate',
@@ -120,16 +121,16 @@ METHODS: dict[str, MethodSpec] = {
   'npo': MethodSpec(
     build=lambda p, tx, **o: npo(p.loss_fn, tx, **o),
     needs=_BOTH,
-    preset=Preset(3, 3e-4, options={'beta': 0.5, 'retain_weight': 4.0}),
-    class_preset=Preset(5, 1e-3, options={'beta': 0.5, 'retain_weight': 4.0}),
+    preset=Preset(5, 3e-5, options={'beta': 0.8, 'retain_weight': 5.0}),
+    class_preset=Preset(2, 1.7e-3, options={'beta': 0.2, 'retain_weight': 1.3}),
     summary='raises the forget loss, ever less the further it has risen',
     when='instead of gradient_ascent: it slows down by itself',
   ),
   'delete': MethodSpec(
     build=lambda p, tx: delete(p.predict_fn, tx),
     needs=_FORGET,
-    preset=Preset(3, 1e-4),
-    class_preset=Preset(5, 3e-4),
+    preset=Preset(8, 5e-5),
+    class_preset=Preset(8, 5e-4),
     reads_losses=False,
     summary='imitates the original model without its answer for the true class',
     when='no retain data, a keyword or a speaker',
@@ -139,7 +140,7 @@ METHODS: dict[str, MethodSpec] = {
       p.loss_fn, p.predict_fn, tx, input_name=p.input_name, **o
     ),
     needs=_FORGET,
-    preset=Preset(3, 1e-4, options={'epsilon': 0.1}),
+    preset=Preset(4, 1.7e-5, options={'epsilon': 0.3}),
     class_preset=Preset(5, 3e-4, options={'epsilon': 0.1}),
     for_classes=True,
     summary='teaches the forget set the nearest other class',
@@ -148,7 +149,7 @@ METHODS: dict[str, MethodSpec] = {
   'boundary_expand': MethodSpec(
     build=lambda p, tx: boundary_expand(p.predict_fn, tx, head=p.blocks[-1]),
     needs=_FORGET,
-    preset=Preset(3, 1e-4),
+    preset=Preset(1, 1.5e-5),
     class_preset=Preset(5, 3e-4),
     for_classes=True,
     reads_losses=False,
@@ -194,20 +195,16 @@ METHODS: dict[str, MethodSpec] = {
   'msg': MethodSpec(
     build=lambda p, tx, **o: msg(p.loss_fn, tx, p.init_fn, **o),
     needs=_BOTH,
-    preset=Preset(3, 5e-3, options={'fraction': 0.3, 'rest_scale': 0.1}),
-    class_preset=Preset(5, 1e-2, options={'fraction': 0.3, 'rest_scale': 0.1}),
+    preset=Preset(5, 4e-3, options={'fraction': 0.5, 'rest_scale': 0.3}),
+    class_preset=Preset(5, 1e-2, options={'fraction': 0.1, 'rest_scale': 1.0}),
     summary='starts anew the weights on which the two sets agree, fine-tunes',
     when='when fine-tuning alone forgets too little',
   ),
   'unsir': MethodSpec(
     build=lambda p, tx, **o: unsir(p.loss_fn, tx, input_name=p.input_name, **o),
     needs=_BOTH,
-    preset=Preset(
-      2, 1e-3, forget_epochs=1, retain_fraction=0.3, options={'noise_steps': 40}
-    ),
-    class_preset=Preset(
-      2, 5e-3, forget_epochs=1, retain_fraction=0.3, options={'noise_steps': 40}
-    ),
+    preset=Preset(3, 4e-3, forget_epochs=1, options=_UNSIR),
+    class_preset=Preset(3, 4e-3, forget_epochs=1, options=_UNSIR),
     for_classes=True,
     summary='impairs with noise that the model gets most wrong, then repairs',
     when='a whole class whose recordings are gone already',
@@ -215,29 +212,31 @@ METHODS: dict[str, MethodSpec] = {
   'ssd': MethodSpec(
     build=lambda p, tx, **o: ssd(p.loss_fn, **o),
     needs=_BOTH,
-    preset=_edit({'threshold': 10.0, 'dampening': 1.0}),
+    preset=_edit({'threshold': 40.0, 'dampening': 0.7}),
+    class_preset=_edit({'threshold': 1.5, 'dampening': 0.7}),
     summary='dampens the weights that matter most for the forget set',
     when='seconds, no training',
   ),
   'lfssd': MethodSpec(
     build=lambda p, tx, **o: lfssd(p.predict_fn, **o),
     needs=_BOTH,
-    preset=_edit({'threshold': 10.0, 'dampening': 1.0}),
+    preset=_edit({'threshold': 1.5, 'dampening': 0.7}),
     reads_losses=False,
+    class_preset=_edit({'threshold': 3.0, 'dampening': 0.7}),
     summary='the same without labels',
     when='seconds, no training, no labels',
   ),
   'fisher_forgetting': MethodSpec(
     build=lambda p, tx, **o: fisher_forgetting(p.loss_fn, p.predict_fn, **o),
     needs=_RETAIN,
-    preset=_edit({'mode': 'empirical', 'noise': 1e-9, 'max_std': 0.01}),
+    preset=_edit({'mode': 'empirical', 'noise': 2.5e-7, 'max_std': 0.03}),
     summary='noise where the retain set does not care',
     when='no forget data at hand',
   ),
   'influence': MethodSpec(
     build=lambda p, tx, **o: influence(p.loss_fn, p.predict_fn, **o),
     needs=_BOTH,
-    preset=_edit({'step': 1.0, 'damping': 1e-2, 'max_step_norm': 1.0}),
+    preset=_edit({'step': 0.45, 'damping': 1.9, 'max_step_norm': 8.0}),
     summary='one Newton step towards the minimum without the forget set',
     when='few recordings, a model near its optimum',
   ),
