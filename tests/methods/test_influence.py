@@ -260,7 +260,7 @@ class LogisticTest(parameterized.TestCase):
     sizes, errors, distances = (2, 4, 8, 16), [], []
     with jax.enable_x64(True):
       options = {**EXACT, 'tolerance': 1e-12, 'weight_decay': decay}
-      method = influence(P.loss_fn, P.predict_fn, **options)
+      method = influence(P.loss_fn, P.predict_fn, samples=None, **options)
       params = jax.tree.map(jnp.asarray, unflat(original))
       for size in sizes:
         # One program: both sets have every row, and a mask of their own.
@@ -601,6 +601,12 @@ class InvarianceTest(parameterized.TestCase):
 
 
 class OptionsTest(parameterized.TestCase):
+  def test_sets_that_are_needed(self):
+    both = frozenset({'forget', 'retain'})
+    self.assertEqual(make('influence', 9).needs, both)
+    self.assertEqual(make('woodfisher', 9).needs, both)
+    self.assertEqual(_newton.needs, {'retain'})
+
   @parameterized.parameters(
     ('samples', 0, '>= 1'),
     ('max_iterations', 0, '>= 1'),

@@ -24,6 +24,7 @@ References:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any, Literal
 
 import jax
@@ -38,6 +39,7 @@ from unlearn_jax.types import (
   Metrics,
   Params,
   PredictFn,
+  Side,
   UnlearningMethod,
 )
 
@@ -60,7 +62,7 @@ def influence_direction(
   weight_decay: jax.typing.ArrayLike,
   max_iterations: jax.typing.ArrayLike,
   tolerance: jax.typing.ArrayLike,
-) -> tuple[Params, hessian.SolveInfo]:
+) -> tuple[Params, Metrics]:
   r"""Returns :math:`(H_r + \mu I)^{-1} \nabla R`, and how the solve went.
 
   The arguments are those of `base.EditFn` and `influence`. The result is a tree
@@ -89,13 +91,14 @@ def influence_direction(
   )
   n_retain = curvature_lib.count(retain)
   share = curvature_lib.ratio(n_retain, curvature_lib.count(drawn))
-  return hessian.damped_solve(
+  direction, info = hessian.damped_solve(
     lambda v: jax.tree.map(lambda x: share * x, product(v)),
     right,
     damping=damping * share * mean + weight_decay * n_retain,
     max_iterations=max_iterations,
     tolerance=tolerance,
   )
+  return direction, info._asdict()
 
 
 def take_step(
@@ -146,10 +149,8 @@ def influence(
     loss_fn: maps (params, batch) to one loss per example, [batch].
     predict_fn: maps (params, batch) to logits [batch, classes].
     gradient: 'forget', or 'retain', which lets the forget set be None.
-    curvature: 'gauss_newton', that of the cross-entropy, never negative, or
-      'hessian', the true one of `loss_fn`.
-    samples: retain examples for the curvature, at least 1, drawn by the key;
-      None is all. The cost grows with samples * max_iterations.
+    curvature: 'gauss_newton', of the cross-entropy, or 'hessian', of `loss_fn`.
+    samples: retain examples for the curvature, at least 1; None is all.
     step: s, at least 0.
     max_step_norm: bound on the L2 norm of the whole change, at least 0.
     damping: mu over the mean curvature, at least 0.
@@ -163,21 +164,16 @@ def influence(
   _check_choice('gradient', gradient, ('forget', 'retain'))
   _check_choice('curvature', curvature, ('gauss_newton', 'hessian'))
   base.check_range('max_iterations', max_iterations, 1)
-
-  def direction_fn(*args, **hyper):
-    direction, info = influence_direction(
-      *args,
-      loss_fn=loss_fn,
-      predict_fn=predict_fn,
-      gradient=gradient,
-      curvature=curvature,
-      samples=samples,
-      **hyper,
-    )
-    return direction, info._asdict()
-
+  rule = functools.partial(
+    influence_direction,
+    loss_fn=loss_fn,
+    predict_fn=predict_fn,
+    gradient=gradient,
+    curvature=curvature,
+    samples=samples,
+  )
   return from_newton(
-    direction_fn,
+    rule,
     samples=samples,
     hyper={
       'step': step,
@@ -188,6 +184,7 @@ def influence(
       'tolerance': tolerance,
     },
     report=hessian.SolveInfo._fields,
+    needs=('retain',) if gradient == 'retain' else ('forget', 'retain'),
   )
 
 
@@ -197,6 +194,7 @@ def from_newton(
   samples: int | None,
   hyper: Mapping[str, float],
   report: Sequence[str] = (),
+  needs: Sequence[Side] = ('forget', 'retain'),
 ) -> UnlearningMethod:
   """Lifts a direction to a method that takes one step along it.
 
@@ -206,6 +204,7 @@ def from_newton(
     samples: retain examples that it draws.
     hyper: `step`, `max_step_norm` and those of `direction_fn`, at least 0.
     report: names of what it reports.
+    needs: the sets without which it cannot run.
 
   Raises:
     ValueError: if an option is out of bounds.
@@ -225,10 +224,7 @@ def from_newton(
     return params, {**made, 'step_norm': norm}
 
   return base.from_edit(
-    edit_fn,
-    hyper=hyper,
-    report=('step_norm', *report),
-    needs=('forget', 'retain'),
+    edit_fn, hyper=hyper, report=('step_norm', *report), needs=needs
   )
 
 

@@ -17,6 +17,7 @@ References:
   Singh and Alistarh, 2020, https://arxiv.org/abs/2004.14340.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ from unlearn_jax.methods.influence import from_newton
 from unlearn_jax.per_example import gradients
 from unlearn_jax.per_example import hessian
 from unlearn_jax.per_example.woodfisher import woodfisher_solve
-from unlearn_jax.types import Batch, LossFn, Params, UnlearningMethod
+from unlearn_jax.types import Batch, LossFn, Metrics, Params, UnlearningMethod
 
 
 def woodfisher_direction(
@@ -43,8 +44,8 @@ def woodfisher_direction(
   samples: int | None,
   damping: jax.typing.ArrayLike,
   weight_decay: jax.typing.ArrayLike,
-) -> Params:
-  r"""Returns :math:`-(F + (\mu + w) I)^{-1} v`.
+) -> tuple[Params, Metrics]:
+  r"""Returns :math:`-(F + (\mu + w) I)^{-1} v`, and nothing to report.
 
   The arguments are those of `base.EditFn` and `woodfisher`. The result is a
   tree like `params`, in float32 at least.
@@ -76,7 +77,7 @@ def woodfisher_direction(
     rows, pull, count=m, damping=jnp.where(some, mu, 1.0)
   )
   scale = jnp.where(some, -curvature_lib.ratio(1.0, n_forget + n_retain), 0.0)
-  return jax.tree.map(lambda x: scale * x, solved)
+  return jax.tree.map(lambda x: scale * x, solved), {}
 
 
 def woodfisher(
@@ -107,15 +108,8 @@ def woodfisher(
   """
   if not damping > 0:
     raise ValueError(f'damping must be > 0, got {damping}.')
-
-  def direction_fn(*args, **hyper):
-    direction = woodfisher_direction(
-      *args, loss_fn=loss_fn, samples=samples, **hyper
-    )
-    return direction, {}
-
   return from_newton(
-    direction_fn,
+    functools.partial(woodfisher_direction, loss_fn=loss_fn, samples=samples),
     samples=samples,
     hyper={
       'step': step,
