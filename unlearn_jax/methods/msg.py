@@ -229,6 +229,8 @@ def msg(
     return MsgState(tx.init(params), arrays, mask)
 
   def prepare_fn(params, state, *sets_and_key):
+    if sets_and_key[0] is None:  # The steps need the retain set alone.
+      raise ValueError('the method needs forget batches, got None.')
     fraction = state.hyper['fraction']
     params, mask = start_anew(
       params, *sets_and_key, loss_fn=loss_fn, init_fn=init_fn, fraction=fraction
@@ -245,5 +247,5 @@ def msg(
     return params, state._replace(optimizer=optimizer), metrics
 
   return UnlearningMethod(
-    method_init, update_fn, prepare_fn, frozenset({'forget', 'retain'})
+    method_init, update_fn, prepare_fn, frozenset({'retain'})
   )

@@ -18,6 +18,7 @@ References:
 import jax
 import optax
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods import base
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import Batch, LossFn, Metrics, Params, UnlearningMethod
@@ -57,6 +58,8 @@ def npo_direction(
     beta: > 0; the larger, the sooner an example stops pushing.
     retain_weight: lambda in the formula, at least 0.
   """
+  forget = fill_padding(forget)
+  retain = None if retain is None else fill_padding(retain)
   original_losses = loss_fn(original, forget)
 
   def objective(params):

@@ -111,6 +111,8 @@ def salun(
     return SalunState(inner.init(params, key), ones)
 
   def prepare_fn(params, state, forget, retain, examples, key):
+    if forget is None:  # The steps need what the inner rule needs.
+      raise ValueError('the mask needs forget batches, got None.')
     gradient = forget_gradient(params, forget, examples, loss_fn=loss_fn)
     mask = saliency_mask(gradient, fraction, per_leaf=per_leaf)
     inner_state = state.inner
@@ -128,6 +130,4 @@ def salun(
     params = jax.tree.map(jnp.where, state.mask, moved, params)
     return params, SalunState(inner_state, state.mask), metrics
 
-  return UnlearningMethod(
-    init_fn, update_fn, prepare_fn, inner.needs | {'forget'}
-  )
+  return UnlearningMethod(init_fn, update_fn, prepare_fn, inner.needs)

@@ -140,7 +140,7 @@ def selective_dampening(
     edit_fn,
     hyper=hyper,
     report=('dampened_share',),
-    needs=('forget', 'retain') if importance is None else ('forget',),
+    needs=('forget',),
   )
 
 
