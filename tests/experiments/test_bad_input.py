@@ -44,7 +44,7 @@ def fails(run_job, tmp_path):
     (['--model=resnet'], '--model=resnet: must be one of tc_resnet8'),
     (['--methods=magic'], "--methods: 'magic' is none of retrain, fine_tune"),
     (['--methods=,'], "--methods=',': must be all or a comma list"),
-    (['--preset=x.y=1'], "--preset=x.y=1: 'x' is none of fine_tune, gradient"),
+    (['--preset=x.y=1'], "--preset=x.y=1: 'x' is none of fine_tune, l1_sparse"),
     (['--preset=scrub'], '--preset=scrub: must be method.field=value'),
     (['--preset=scrub.x=1'], "'x' is none of clip_norm, distill_weight, ep"),
     (['--preset=scrub.epochs=-1'], '--preset=scrub.epochs=-1: the value must'),
