@@ -11,6 +11,17 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forget_programs():
+  """Drops what a file compiled.
+
+  Every program is mapped into memory in pieces, and a process may have 65,530
+  of those: thousands of programs in one process end in an abort.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> pathlib.Path:
   """Folder of real recordings; a test that needs it skips where it is absent.
