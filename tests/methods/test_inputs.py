@@ -54,7 +54,7 @@ class FillPaddingTest(parameterized.TestCase):
   def test_real_rows_stay_and_the_others_become_real(self):
     mask = jnp.asarray([0.0, 1.0, 0.0, 1.0])
     x = jnp.asarray([[np.nan, 1.0], [2.0, 3.0], [np.inf, 0.0], [4.0, 5.0]])
-    got = inputs.fill_padding(
+    got = batches.fill_padding(
       {'x': x, 'label': jnp.asarray([101, 1, -7, 2]), 'mask': mask}
     )
     want = [[2.0, 3.0], [2.0, 3.0], [2.0, 3.0], [4.0, 5.0]]
@@ -64,7 +64,7 @@ class FillPaddingTest(parameterized.TestCase):
 
   def test_a_batch_of_padding_alone_becomes_zeros(self):
     batch = {'x': jnp.full((3, 2), jnp.nan), 'mask': jnp.zeros(3)}
-    got = inputs.fill_padding(batch)
+    got = batches.fill_padding(batch)
     P.assert_identical(got, jax.tree.map(jnp.zeros_like, batch))
 
 
