@@ -1,6 +1,6 @@
 """Runs jobs inside the test process, on a corpus of a hundred clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import os
 import pathlib
 import subprocess
@@ -9,6 +9,7 @@ import sys
 from absl import flags
 from absl.testing import flagsaver
 import array_record.python.array_record_data_source  # Defines flags. # noqa: F401
+import jax
 import pytest
 
 from experiments import kws_train
@@ -18,6 +19,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {'kws_train': kws_train.main, 'kws_unlearn': kws_unlearn.main}
 
 Job = Callable[..., None]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _optimise() -> Iterator[None]:
+  """Whole jobs run for longer than they compile."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture(scope='session')

@@ -295,8 +295,9 @@ class ConformanceTest(parameterized.TestCase):
       values = {n: v[k] for n, v in sweep.items()}
       state = start(make(name), params, key, *stacked, **values)
       want, same = loop.run(make(name), state, *stacked)
-      P.assert_close(P.step_of(many.params, k), want.params)
-      P.assert_close(P.step_of(metrics, k), same)
+      # Products of stacked matrices are summed in another order.
+      P.assert_close(P.step_of(many.params, k), want.params, atol=5e-6)
+      P.assert_close(P.step_of(metrics, k), same, atol=5e-6)
 
   def test_every_hyper_parameter_in_the_state_counts(self, name):
     want, _ = run(name)

@@ -91,6 +91,7 @@ def check(name):
 @pytest.fixture(scope='module')
 def found():
   env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(DEVICES)}
+  env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   env['PYTHONPATH'] = str(ROOT)
   done = subprocess.run(
     [sys.executable, __file__], env=env, capture_output=True, text=True

@@ -166,8 +166,14 @@ class RunTest(parameterized.TestCase):
     method = make(penalty=0.0, proximal=proximal, learning_rate=rate)
     got, _ = run(method, params, retain, total_steps=STEPS)
     want, _ = P.run(fine_tune(P.loss_fn, P.sgd(**HEAVY)), params, None, retain)
-    P.assert_identical(got.params, want.params)
-    P.assert_identical(got.method_state.optimizer, want.method_state.optimizer)
+    # The programs differ, and so may the order of their sums.
+    P.assert_close(got.params, want.params, rtol=1e-6, atol=1e-7)
+    P.assert_close(
+      got.method_state.optimizer,
+      want.method_state.optimizer,
+      rtol=1e-6,
+      atol=1e-7,
+    )
 
   def test_proximal_with_a_huge_penalty_gives_exact_zeros(self):
     params, retain = setup()

@@ -11,6 +11,7 @@ import problems as P
 from unlearn_jax.models import registry as models
 from unlearn_jax.models.conv import ConvOp
 from unlearn_jax.models.dense import Dense
+from unlearn_jax.models.tc_resnet import TCResNet8
 from unlearn_jax.per_example import clipping
 from unlearn_jax.per_example import fisher
 from unlearn_jax.per_example import gradients
@@ -18,9 +19,15 @@ from unlearn_jax.per_example import taps
 from unlearn_jax.training.losses import cross_entropy
 
 FRAMES, BINS, CLASSES = 23, 7, 3
-NETWORK = models.build('tc_resnet8', CLASSES, (FRAMES, BINS))
-LOSS = cross_entropy(NETWORK.predict_fn)
+NETWORK = TCResNet8(CLASSES, widths=(8, 16), groups=4)  # With one block.
 REDUCE = gradients._GRADS
+
+
+def predict_fn(params, batch):
+  return NETWORK.apply({'params': params}, batch['features'])
+
+
+LOSS = cross_entropy(predict_fn)
 
 
 def make_batch(size=6, padding=2):
@@ -40,7 +47,8 @@ def untapped(fun):
 
 
 def make_params(scale=1.0):
-  params = NETWORK.init_fn(jax.random.key(0))
+  shape = (1, FRAMES, BINS)
+  params = NETWORK.init(jax.random.key(0), jnp.zeros(shape))['params']
   key = jax.random.key(1)  # Away from the zeros of the biases.
   return jax.tree.map(
     lambda x: x + 0.1 * scale * jax.random.normal(key, x.shape), params
@@ -48,13 +56,13 @@ def make_params(scale=1.0):
 
 
 class AgreeTest(parameterized.TestCase):
-  """Both ways on TC-ResNet8: one is taken apart from the other by its trace."""
+  """Both ways on TC-ResNet: one is taken apart from the other by its trace."""
 
   @parameterized.named_parameters(
     ('grads', gradients.per_example_grads, LOSS),
     ('norms', gradients.per_example_norms, LOSS),
     ('fisher', fisher.fisher_diagonal, LOSS),
-    ('model_fisher', fisher.model_fisher_diagonal, NETWORK.predict_fn),
+    ('model_fisher', fisher.model_fisher_diagonal, predict_fn),
     (
       'absolute',
       lambda f, p, b, **o: gradients.per_example_sum(f, p, b, jnp.abs, **o),
@@ -79,6 +87,13 @@ class AgreeTest(parameterized.TestCase):
     params, batch = make_params(), make_batch()
     self.assertTrue(taps.is_tappable(LOSS, params, batch, REDUCE))
     self.assertFalse(taps.is_tappable(untapped(LOSS), params, batch, REDUCE))
+
+  @parameterized.product(name=tuple(models.NETWORKS))
+  def test_networks_are_fit_for_tapped_passes(self, name):
+    network = models.build(name, CLASSES, (FRAMES, BINS))
+    params = network.init_fn(jax.random.key(0))
+    loss_fn = cross_entropy(network.predict_fn)
+    self.assertTrue(taps.is_tappable(loss_fn, params, make_batch(), REDUCE))
 
   def test_an_ordinary_pass_is_as_before(self):
     params, batch = make_params(), make_batch(padding=0)

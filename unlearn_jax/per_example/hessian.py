@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.types import Batch, LossFn, Params, PredictFn
 
 
@@ -27,7 +28,7 @@ def masked_sum(fun: LossFn) -> Callable[[Params, Batch], jax.Array]:
     dtype = jnp.promote_types(shape.dtype, mask.dtype)
 
     def sum_real():
-      values = fun(params, _tame(batch)) * mask
+      values = fun(params, fill_padding(batch)) * mask
       return jnp.where(mask > 0, values, 0.0).sum().astype(dtype)
 
     return jax.lax.cond(mask.sum() > 0, sum_real, lambda: jnp.zeros((), dtype))
@@ -199,13 +200,6 @@ def _wide(x):
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _tame(batch):
-  """Puts a real row behind each zero of the mask: 0 times nan is nan."""
-  real = jnp.asarray(batch['mask']) > 0
-  rows = jnp.where(real, jnp.arange(real.shape[0]), jnp.argmax(real))
-  return {name: jnp.asarray(x)[rows] for name, x in batch.items()}
-
-
 def _mask_rows(x, mask):
   return jnp.where(mask[:, None] > 0, x * mask[:, None], 0.0)
 
@@ -215,6 +209,6 @@ def _if_any(product, params, batch):
   mask = jnp.asarray(batch['mask'])
   return jax.lax.cond(
     mask.sum() > 0,
-    lambda: product(_tame(batch), mask),
+    lambda: product(fill_padding(batch), mask),
     lambda: jax.tree.map(jnp.zeros_like, params),
   )
