@@ -1,6 +1,7 @@
 """Small problems for the tests, and a float64 NumPy twin of the smallest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 from typing import Any
 
 import jax
@@ -13,6 +14,21 @@ from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
 
 FEATURES, CLASSES = 4, 3
+
+
+@contextlib.contextmanager
+def optimised() -> Iterator[None]:
+  """Compiles what is called inside with all optimisations, as a user does.
+
+  For programs that run for long, or that are compared to the last digit.
+  """
+  jax.clear_caches()
+  jax.config.update('jax_disable_most_optimizations', False)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_disable_most_optimizations', True)
+    jax.clear_caches()
 
 
 def predict_fn(params, batch):

@@ -9,7 +9,7 @@ import sys
 from absl import flags
 from absl.testing import flagsaver
 import array_record.python.array_record_data_source  # Defines flags. # noqa: F401
-import jax
+import problems
 import pytest
 
 from experiments import kws_train
@@ -24,9 +24,8 @@ Job = Callable[..., None]
 @pytest.fixture(scope='module', autouse=True)
 def _optimise() -> Iterator[None]:
   """Whole jobs run for longer than they compile."""
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', True)
+  with problems.optimised():
+    yield
 
 
 @pytest.fixture(scope='session')

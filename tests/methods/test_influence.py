@@ -1,9 +1,23 @@
-"""Influence and WoodFisher against retraining and dense NumPy solves."""
+"""Influence against retraining and dense NumPy solves, with WoodFisher."""
 
 import functools
 
 from absl.testing import absltest
 from absl.testing import parameterized
+from influence_problems import BOTH
+from influence_problems import clustered_examples
+from influence_problems import edit
+from influence_problems import EXACT
+from influence_problems import flat
+from influence_problems import gradients_of
+from influence_problems import hessian_of
+from influence_problems import make
+from influence_problems import mean_of
+from influence_problems import restack
+from influence_problems import setup
+from influence_problems import stack
+from influence_problems import train
+from influence_problems import unflat
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,65 +25,12 @@ import optax
 import problems as P
 
 from unlearn_jax.datasets import batches
-from unlearn_jax.methods import curvature
 from unlearn_jax.methods.influence import influence
 from unlearn_jax.methods.influence import take_step
 from unlearn_jax.methods.woodfisher import woodfisher
 from unlearn_jax.training import loop
 
-EXACT = {'damping': 0.0, 'max_iterations': 60, 'tolerance': 1e-7}
 DECAY = 0.1
-
-
-def flat(tree):
-  leaves = [np.ravel(np.float64(x)) for x in jax.tree.leaves(tree)]
-  return np.concatenate(leaves)
-
-
-def edit(method, params, forget, retain, key=0, examples=None, **hyper):
-  """Returns parameters after the edit, and its report."""
-  state = loop.init(method, params, jax.random.key(key))
-  arrays = {name: jnp.float32(value) for name, value in hyper.items()}
-  if arrays:
-    state = optax.tree_utils.tree_set(state, **arrays)
-  state = loop.prepare(method, state, forget, retain, examples)
-  report = state.method_state.report
-  return state.params, {k: float(v) for k, v in report.items()}
-
-
-@functools.cache
-def make(name, samples, **options):
-  """Methods for logistic regression, each built once.
-
-  What `edit` can set in the state is not an option here: it needs no program of
-  its own. There are 20 retain examples to draw from.
-  """
-  if name == 'woodfisher':
-    return woodfisher(P.loss_fn, samples=samples, **options)
-  return influence(P.loss_fn, P.predict_fn, samples=samples, **options)
-
-
-BOTH = ({'name': 'influence'}, {'name': 'woodfisher'})
-
-
-def setup():
-  forget = P.make_batches(1, 2, 5, padding=1)
-  retain = P.make_batches(2, 4, 7, padding=2)
-  return P.make_params(), forget, retain
-
-
-def restack(stacked, size, order=None):
-  """The examples that count, in other batches and another order."""
-  rows = P.real_rows(jax.tree.map(np.concatenate, dict(stacked)))
-  rows = {k: v[order] if order is not None else v for k, v in rows.items()}
-  steps = -(-len(rows['mask']) // size)
-
-  def cut(x):
-    padded = np.zeros((steps * size, *x.shape[1:]), x.dtype)
-    padded[: len(x)] = x
-    return jnp.asarray(padded.reshape(steps, size, *x.shape[1:]))
-
-  return {name: cut(x) for name, x in rows.items()}
 
 
 # Ridge regression, whose retraining has a closed form.
@@ -187,72 +148,6 @@ class RidgeTest(parameterized.TestCase):
     self.assertEqual(report['residual'], 1)
 
 
-# Logistic regression in float64 NumPy.
-
-
-def hessian_of(theta, rows, weights=None):
-  """Sum over examples; leaves in order: bias, kernel."""
-  p = np.exp(P.twin_log_softmax(P.twin_logits(theta, rows)))
-  weights = np.ones(len(p)) if weights is None else weights
-  outer = np.stack([np.diag(q) - np.outer(q, q) for q in p])
-  x = np.concatenate([np.ones((len(p), 1)), np.float64(rows['features'])], 1)
-  full = np.einsum('i,icd,ij,ik->jckd', weights, outer, x, x)
-  return full.reshape(x.shape[1] * p.shape[1], -1)
-
-
-def gradients_of(theta, rows):
-  """Of each example, [n, parameters]."""
-  p = np.exp(P.twin_log_softmax(P.twin_logits(theta, rows)))
-  p[np.arange(len(p)), rows['label']] -= 1.0
-  x = np.concatenate([np.ones((len(p), 1)), np.float64(rows['features'])], 1)
-  return np.einsum('ij,ic->ijc', x, p).reshape(len(p), -1)
-
-
-def unflat(vector):
-  rows = vector.reshape(P.FEATURES + 1, P.CLASSES)
-  return {'bias': rows[0], 'kernel': rows[1:]}
-
-
-def train(rows, keep, decay):
-  """Minimises the sum over `keep` and its decay by Newton's method."""
-  vector = np.zeros((P.FEATURES + 1) * P.CLASSES)
-  ridge = keep.sum() * decay
-  for _ in range(30):
-    theta = unflat(vector)
-    gradient = keep @ gradients_of(theta, rows) + ridge * vector
-    dense = hessian_of(theta, rows, keep) + ridge * np.eye(len(vector))
-    vector = vector - np.linalg.solve(dense, gradient)
-  assert np.abs(gradient).max() < 1e-10
-  return vector
-
-
-def clustered_examples():
-  """400 examples, of which the first 16 pull the model one way.
-
-  The gradients of a random set of n grow like the root of n, and so what is
-  quadratic in them would grow like n.
-  """
-  examples = {k: np.array(v) for k, v in P.make_examples(400, 7).items()}
-  examples['label'][examples['features'][:, 0] > 0.3] = 0
-  noise = np.random.default_rng(1).normal(size=(16, P.FEATURES))
-  examples['features'][:16] = [1.0, -1.0, 0.5, 0.0] + 0.3 * noise
-  examples['label'][:16] = 1
-  return examples
-
-
-def stack(examples, keep):
-  """Stacked batches in float64 in which only `keep` counts."""
-  rows = {
-    'features': np.float64(examples['features']),
-    'label': examples['label'],
-    'mask': np.float64(keep),
-    'id': np.arange(len(keep)),
-  }
-  return jax.tree.map(
-    lambda x: jnp.asarray(x).reshape(4, -1, *x.shape[1:]), rows
-  )
-
-
 class LogisticTest(parameterized.TestCase):
   def test_error_falls_quadratically_with_the_size_of_the_forget_set(self):
     examples, decay = clustered_examples(), float(np.float32(0.01))
@@ -307,157 +202,6 @@ class LogisticTest(parameterized.TestCase):
     np.testing.assert_allclose(
       report['step_norm'], np.linalg.norm(step), rtol=1e-4
     )
-
-
-@functools.partial(jax.jit, static_argnames='kind')
-def _curvature(params, retain, key, vector, kind):
-  product, mean = curvature.curvature_sum(
-    params,
-    retain,
-    None,
-    key,
-    loss_fn=P.loss_fn,
-    predict_fn=P.predict_fn,
-    curvature=kind,
-  )
-  return product(vector), mean
-
-
-def mean_of(params, retain, key, kind='gauss_newton'):
-  return _curvature(params, retain, key, params, kind)
-
-
-_draw = jax.jit(curvature.draw, static_argnames='samples')
-
-
-def all_alike(stacked):
-  """Makes every example the first, so that any of them tells everything."""
-  firsts = {n: stacked[n][0, 0] for n in ('features', 'label')}
-  shapes = {n: stacked[n].shape for n in firsts}
-  alike = {n: jnp.broadcast_to(firsts[n], shapes[n]) for n in firsts}
-  return {**stacked, **alike}
-
-
-class CurvatureTest(parameterized.TestCase):
-  @parameterized.parameters('gauss_newton', 'hessian')
-  def test_mean_of_the_diagonal_is_unbiased(self, kind):
-    params, _, retain = setup()
-    rows = P.real_rows(jax.tree.map(np.concatenate, dict(retain)))
-    dense = hessian_of(P.as_float64(params), rows)
-    keys = jax.random.split(jax.random.key(1), 400)
-    means = jax.vmap(lambda k: mean_of(params, retain, k, kind)[1])(keys)
-    want = np.trace(dense) / len(dense)
-    error = np.std(means) / np.sqrt(len(keys))
-    self.assertGreater(error, 0)
-    self.assertLess(abs(np.mean(means) - want), 4 * error)
-    self.assertLess(error, 0.05 * want)
-
-  def test_draw_depends_on_key_and_ids_alone(self):
-    _, _, retain = setup()
-    order = np.random.default_rng(0).permutation(20)
-    key = jax.random.key(3)
-
-    def ids(stacked):
-      drawn = _draw(stacked, 6, key)
-      rows = P.real_rows(jax.tree.map(np.concatenate, dict(drawn)))
-      features = np.round(np.float64(rows['features']).sum(1), 4)
-      return rows['id'].tolist(), features.tolist()
-
-    want = ids(retain)
-    self.assertLen(set(want[0]), 6)
-    for other in (restack(retain, 3, order), restack(retain, 20)):
-      self.assertEqual(ids(other), want)
-
-  def test_draw_is_uniform_over_the_rows_that_count(self):
-    _, _, retain = setup()
-
-    def chosen(key):
-      drawn = curvature.draw(retain, 6, key)
-      ids = jnp.where(drawn['mask'] > 0, drawn['id'], -1)
-      return jnp.bincount(ids.ravel() + 1, length=29)[1:], drawn['mask'].sum()
-
-    keys = jax.random.split(jax.random.key(0), 500)
-    counts, total = jax.jit(jax.vmap(chosen))(keys)
-    self.assertEqual(set(np.asarray(total)), {6.0})
-    real = np.asarray(retain['mask']).ravel() > 0
-    share = np.asarray(counts.sum(0)) / 500
-    self.assertEqual(share[~real].max(), 0)
-    want = 6 / 20
-    error = np.sqrt(want * (1 - want) / 500)
-    self.assertLess(np.abs(share[real] - want).max(), 4 * error)
-
-  def test_draw_of_more_than_there_are_takes_all_that_count(self):
-    _, _, retain = setup()
-    # 20 of 28 rows count, and 24 are asked for.
-    drawn = _draw(retain, 24, jax.random.key(0))
-    rows = P.real_rows(jax.tree.map(np.concatenate, dict(drawn)))
-    want = P.real_rows(jax.tree.map(np.concatenate, dict(retain)))
-    self.assertEqual(sorted(rows['id']), sorted(want['id']))
-
-  def test_examples_drawn_stand_for_all(self):
-    params, forget, retain = setup()
-    same = all_alike(retain)
-    hyper = {**EXACT, 'weight_decay': 0.05}
-    some, every = (
-      edit(make('influence', n), params, forget, same, **hyper)[0]
-      for n in (9, None)
-    )
-    P.assert_close(some, every, rtol=1e-4, atol=1e-5)
-
-  def test_damping_of_a_part_is_that_of_all(self):
-    params, forget, retain = setup()
-    same = all_alike(retain)
-
-    def mean_damping(samples):
-      """Up to a constant: the step is then the gradient over the damping."""
-      method, hyper = make('influence', samples), {**EXACT, 'damping': 1e5}
-      reports = [
-        edit(method, params, forget, same, key, **hyper)[1] for key in range(10)
-      ]
-      return np.mean([1 / report['step_norm'] for report in reports])
-
-    self.assertBetween(mean_damping(9) / mean_damping(None), 0.75, 1.33)
-
-
-class WoodfisherTest(parameterized.TestCase):
-  def test_step_equals_dense_solve(self):
-    params, forget, retain = setup()
-    hyper = {'step': 0.7, 'damping': 0.5, 'weight_decay': 0.05}
-    method = make('woodfisher', None)
-    got, report = edit(method, params, forget, retain, **hyper)
-    theta = P.as_float64(params)
-    of_forget, of_retain = (
-      gradients_of(
-        theta, P.real_rows(jax.tree.map(np.concatenate, dict(stacked)))
-      )
-      for stacked in (forget, retain)
-    )
-    n_forget, n_retain = len(of_forget), len(of_retain)
-    v = of_forget.sum(0) - n_forget / n_retain * of_retain.sum(0)
-    v = v / (n_forget + n_retain)
-    fisher = of_retain.T @ of_retain / n_retain
-    ridge = 0.5 * np.trace(fisher) / len(fisher) + 0.05
-    step = 0.7 * np.linalg.solve(fisher + ridge * np.eye(len(fisher)), v)
-    np.testing.assert_allclose(
-      flat(got), flat(params) + step, rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(
-      report['step_norm'], np.linalg.norm(step), rtol=1e-4
-    )
-
-  def test_forget_set_like_the_retain_set_is_the_identity(self):
-    params, _, retain = setup()
-    got, _ = edit(make('woodfisher', 9), params, retain, retain)
-    P.assert_close(got, params, rtol=1e-6)
-
-  def test_gradients_of_a_part_differ_from_those_of_all(self):
-    params, forget, retain = setup()
-    some, other, every = (
-      edit(make('woodfisher', n), params, forget, retain, key)[0]
-      for n, key in ((9, 0), (9, 1), (None, 0))
-    )
-    self.assertTrue(P.differ(some, every))
-    self.assertTrue(P.differ(some, other))
 
 
 class LimitTest(parameterized.TestCase):
