@@ -139,7 +139,13 @@ class Runner:
     if spec.preset is None:
       recipe = self.task.recipe
       augment_fn = recipe.augment_fn(self.task.features.hop_ms)
-      return spec.build(problem, recipe.optimizer(), augment_fn=augment_fn)
+      return spec.build(
+        problem,
+        recipe.optimizer(),
+        augment_fn=augment_fn,
+        max_norm=recipe.dp_max_norm,
+        noise_multiplier=recipe.dp_noise_multiplier,
+      )
     preset = self.presets[method]
     return spec.build(problem, preset.optimizer(), **preset.options)
 

@@ -96,6 +96,21 @@ FREQUENCY_MASK_BINS = flags.DEFINE_integer(
   lower_bound=0,
   upper_bound=40,
 )
+DP_MAX_NORM = flags.DEFINE_float(
+  'dp_max_norm',
+  _RECIPE.dp_max_norm,
+  'DP-SGD: bound on the norm of the gradient of one example; not given: '
+  'ordinary training.',
+  lower_bound=0.0,
+)
+DP_NOISE_MULTIPLIER = flags.DEFINE_float(
+  'dp_noise_multiplier',
+  _RECIPE.dp_noise_multiplier,
+  'DP-SGD: standard deviation of the noise on the sum of a batch, in units of '
+  '--dp_max_norm.',
+  lower_bound=0.0,
+  upper_bound=1_000.0,
+)
 SEEDS = flags.DEFINE_integer(
   'seeds',
   1,
@@ -139,6 +154,8 @@ class Training:
   max_shift_ms: float
   time_mask_ms: float
   frequency_mask_bins: int
+  dp_max_norm: float | None
+  dp_noise_multiplier: float
 
   def recipe(self) -> Recipe:
     """Returns the training recipe."""

@@ -61,6 +61,8 @@ def fails(run_job, tmp_path):
     ),
     (['--split=official'], '--split=official: corpus espeak_commands/tiny has'),
     (['--data_dir=/tmp'], '--data_dir=/tmp: must not be given with --dataset'),
+    (['--dp_max_norm=nan'], '--dp_max_norm must be >= 0, got nan'),
+    (['--dp_noise_multiplier=1'], '--dp_noise_multiplier must be 0 without a'),
     (['--learning_rate=nan'], '--learning_rate must be >= 0, got nan'),
     (['--checkpoint=/nowhere'], '--checkpoint=/nowhere: does not exist; must'),
   ],

@@ -9,6 +9,7 @@ import problems as P
 
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.training import loop
+from unlearn_jax.training.dp_sgd import dp_descend
 from unlearn_jax.training.recipe import Recipe
 from unlearn_jax.training.step import descend
 
@@ -53,6 +54,18 @@ class RetrainTest(absltest.TestCase):
     P.assert_identical(got.method_state.inner, want.method_state)
     P.assert_identical(metrics, losses)
     self.assertTrue(P.differ(got.params, fresh_params(3)))
+
+  def test_with_a_bound_it_is_dp_sgd(self):
+    _, everything = setup()
+    options = {'max_norm': 0.5, 'noise_multiplier': 0.3}
+    original = dp_descend(P.loss_fn, P.sgd(**HEAVY), **options)
+    again = retrain(P.loss_fn, P.sgd(**HEAVY), P.init_fn, **options)
+    want, _ = P.run(original, fresh_params(3), None, everything, key=3)
+    got, _ = P.run(again, P.make_params(9), None, everything, key=3)
+    P.assert_close(got.params, want.params, rtol=1e-6)
+    plain = retrain(P.loss_fn, P.sgd(**HEAVY), P.init_fn)
+    other, _ = P.run(plain, P.make_params(9), None, everything, key=3)
+    self.assertTrue(P.differ(got.params, other.params))
 
   def test_run_equals_twin(self):
     _, retain = setup()

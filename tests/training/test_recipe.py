@@ -228,11 +228,20 @@ class BoundsTest(parameterized.TestCase):
     ('max_shift_ms', -1.0, '>= 0'),
     ('time_mask_ms', -1.0, '>= 0'),
     ('frequency_mask_bins', -1, '>= 0'),
+    ('dp_max_norm', -1.0, '>= 0'),
+    ('dp_max_norm', float('nan'), '>= 0'),
+    ('dp_noise_multiplier', -1.0, '>= 0'),
+    ('dp_noise_multiplier', 1.0, '0 without a finite dp_max_norm'),
   )
   def test_field(self, name, value, bound):
     message = f'{name} must be {bound}, got {value}'
     with self.assertRaisesRegex(ValueError, message):
       Recipe(**{name: value})
+
+  def test_noise_needs_a_finite_bound(self):
+    Recipe(dp_max_norm=1.0, dp_noise_multiplier=1.0)
+    with self.assertRaisesRegex(ValueError, '0 without a finite dp_max_norm'):
+      Recipe(dp_max_norm=float('inf'), dp_noise_multiplier=1.0)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ import optax
 from unlearn_jax.methods.blocks import choose
 from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.blocks import SelectFn
+from unlearn_jax.training.dp_sgd import dp_descend
 from unlearn_jax.training.step import descend
 from unlearn_jax.types import (
   AugmentFn,
@@ -73,6 +74,9 @@ def retrain(
   tx: optax.GradientTransformation,
   init_fn: InitParamsFn,
   augment_fn: AugmentFn | None = None,
+  *,
+  max_norm: float | None = None,
+  noise_multiplier: float = 0.0,
 ) -> UnlearningMethod:
   """Training from scratch as an `UnlearningMethod`.
 
@@ -84,5 +88,21 @@ def retrain(
     tx: the optimizer of the training recipe, schedule included.
     init_fn: maps a key to fresh parameters.
     augment_fn: the augmentation of the training recipe.
+    max_norm: bound on the gradient of one example, which makes it DP-SGD, see
+      `training.dp_sgd`; None is ordinary training.
+    noise_multiplier: of DP-SGD.
+
+  Raises:
+    ValueError: if a scalar is out of bounds.
   """
-  return start_fresh(descend(loss_fn, tx, augment_fn), init_fn)
+  if max_norm is None:
+    training = descend(loss_fn, tx, augment_fn)
+  else:
+    training = dp_descend(
+      loss_fn,
+      tx,
+      max_norm=max_norm,
+      noise_multiplier=noise_multiplier,
+      augment_fn=augment_fn,
+    )
+  return start_fresh(training, init_fn)

@@ -1,6 +1,7 @@
 """How an original model is trained, and a retrained one again."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -42,6 +43,10 @@ class Recipe:
     max_shift_ms: largest time shift, either way.
     time_mask_ms: largest width of the time mask.
     frequency_mask_bins: largest width of the frequency mask.
+    dp_max_norm: bound on the gradient of one example, which makes it DP-SGD,
+      see `training.dp_sgd`; None is ordinary training.
+    dp_noise_multiplier: standard deviation of the noise on the sum of a batch,
+      in units of `dp_max_norm`; 0 without it.
   """
 
   epochs: int = 60
@@ -53,12 +58,17 @@ class Recipe:
   max_shift_ms: float = 100.0
   time_mask_ms: float = 250.0
   frequency_mask_bins: int = 10
+  dp_max_norm: float | None = None
+  dp_noise_multiplier: float = 0.0
 
   def __post_init__(self):
     """Raises ValueError where a value is out of bounds."""
     at_least = {'epochs': 1, 'batch_size': 1, 'learning_rate': 0}
     at_least |= {'weight_decay': 0, 'warmup_fraction': 0}
     at_least |= {'max_shift_ms': 0, 'time_mask_ms': 0, 'frequency_mask_bins': 0}
+    at_least |= {'dp_noise_multiplier': 0}
+    if self.dp_max_norm is not None:
+      at_least |= {'dp_max_norm': 0}
     for name, low in at_least.items():
       value = getattr(self, name)
       if not value >= low:
@@ -68,6 +78,12 @@ class Recipe:
     if self.warmup_fraction > 1:
       raise ValueError(
         f'warmup_fraction must be in [0, 1], got {self.warmup_fraction}.'
+      )
+    bounded = self.dp_max_norm is not None and self.dp_max_norm < math.inf
+    if not bounded and self.dp_noise_multiplier:
+      raise ValueError(
+        'dp_noise_multiplier must be 0 without a finite dp_max_norm, got '
+        f'{self.dp_noise_multiplier}.'
       )
 
   def steps(self, num_examples: int) -> int:
