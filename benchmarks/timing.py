@@ -12,14 +12,18 @@ Candidate = Callable[[], Any]
 def measure(
   candidates: Mapping[str, Candidate], repeats: int
 ) -> dict[str, list[float]]:
-  """Times candidates in turn after one warm call each, in s."""
+  """Times candidates in turn, in s, each time right after an untimed call.
+
+  For a library's threads spin for a while after its last call, on the cores
+  of whoever comes next, and its memory has pushed theirs out of the caches.
+  """
   times: dict[str, list[float]] = {name: [] for name in candidates}
-  for repeat in range(repeats + 1):
+  for _ in range(repeats):
     for name, candidate in candidates.items():
+      candidate()
       start = time.perf_counter()
       candidate()
-      if repeat:
-        times[name].append(time.perf_counter() - start)
+      times[name].append(time.perf_counter() - start)
   return times
 
 

@@ -1,5 +1,7 @@
 """Tapped passes against `vmap` of `grad`, and what is not fit for one."""
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
@@ -53,6 +55,26 @@ def make_params(scale=1.0):
   return jax.tree.map(
     lambda x: x + 0.1 * scale * jax.random.normal(key, x.shape), params
   )
+
+
+class MemoryTest(absltest.TestCase):
+  """Layers take turns."""
+
+  def test_never_holds_the_gradients_of_all_layers(self):
+    size = 100
+    classifier = models.build('tc_resnet8', 20, (98, 40))
+    params = jax.eval_shape(classifier.init_fn, jax.random.key(0))
+    batch = {
+      'features': jax.ShapeDtypeStruct((size, 98, 40), jnp.float32),
+      'label': jax.ShapeDtypeStruct((size,), jnp.int32),
+      'mask': jax.ShapeDtypeStruct((size,), jnp.float32),
+    }
+    loss_fn = cross_entropy(classifier.predict_fn)
+    norms = functools.partial(gradients.per_example_norms, loss_fn)
+    program = jax.jit(norms).lower(params, batch).compile()
+    everything = size * sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    peak = program.memory_analysis().temp_size_in_bytes
+    self.assertLess(peak, 0.8 * everything)
 
 
 class AgreeTest(parameterized.TestCase):

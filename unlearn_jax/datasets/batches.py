@@ -6,7 +6,8 @@ a run of many epochs costs memory only for its indices, and models of a
 population share one copy of the data.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,3 +126,20 @@ def fill_padding(batch: Batch) -> Batch:
 
   rest = {name: fill(x) for name, x in batch.items() if name != 'mask'}
   return {**rest, 'mask': batch['mask']}
+
+
+def if_any_real(batch: Batch, make: Callable[[Batch], Any]) -> Any:
+  """Returns `make` of the batch, or zeros if all of its rows are padding.
+
+  Args:
+    batch: arrays [batch, ...] and a float `mask` [batch].
+    make: maps the batch, its padding filled by `fill_padding`, to a tree of
+      arrays.
+  """
+  filled = fill_padding(batch)
+  shapes = jax.eval_shape(make, filled)
+  return jax.lax.cond(
+    (jnp.asarray(filled['mask']) > 0).any(),
+    lambda: make(filled),
+    lambda: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+  )

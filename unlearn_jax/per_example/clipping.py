@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.datasets.batches import fill_padding
+from unlearn_jax.datasets.batches import if_any_real
 from unlearn_jax.per_example import gradients
 from unlearn_jax.per_example.microbatch import fold_pieces
 from unlearn_jax.types import Batch, LossFn, Params
@@ -53,13 +53,15 @@ def clipped_sum(
       # Where the norm is 0 any factor will do, but c / 0 may be no number.
       factor = jnp.minimum(1.0, bound / jnp.where(norms > 0, norms, 1.0))
       factor = jnp.where(jnp.isfinite(norms), factor, jnp.nan)
-      # The sum of scaled gradients is one more pull-back, of the factors.
-      tame = fill_padding(piece)
-      value, pull = jax.vjp(lambda p: fun(p, tame), params)
       factor = jnp.where(piece['mask'] > 0, factor, 0.0)
-      total = pull(factor.astype(value.dtype))[0]
-      total = jax.tree.map(gradients.wide, total)
-      return gradients.clear_if_empty(total, piece)
+
+      def scaled_sum(piece):
+        # The sum of scaled gradients is one more pull-back, of the factors.
+        value, pull = jax.vjp(lambda p: fun(p, piece), params)
+        return pull(factor.astype(value.dtype))[0]
+
+      total = if_any_real(piece, scaled_sum)
+      return jax.tree.map(gradients.wide, total)
 
     total = fold_pieces(total, batch, microbatch)
     return jax.tree.map(lambda x, p: x.astype(p.dtype), total, params)

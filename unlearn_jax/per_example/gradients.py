@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.datasets.batches import fill_padding
+from unlearn_jax.datasets.batches import if_any_real
 from unlearn_jax.per_example import taps
 from unlearn_jax.per_example.microbatch import fold_pieces
 from unlearn_jax.per_example.microbatch import map_pieces
@@ -172,7 +173,7 @@ def _tapped_pull(fun, params, batch, reduce):
   def masked_pull(cotangent):
     real = _rows(batch['mask'] > 0, cotangent)
     cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
-    return clear_if_empty(pull(cotangent), batch)
+    return if_any_real(batch, lambda _: pull(cotangent))
 
   return value, masked_pull
 
@@ -181,8 +182,12 @@ def _tapped(fun, params, batch, reduce) -> Any:
   """Returns what a tapped pass gives, or None if `fun` is not fit for one."""
   if not taps.is_tappable(fun, params, batch, reduce):
     return None
-  value, pull = _tapped_pull(fun, params, batch, reduce)
-  return pull(jnp.ones_like(value))
+
+  def run(batch):
+    value, pull = taps.vjp(fun, params, batch, reduce)
+    return pull((batch['mask'] > 0).astype(value.dtype))
+
+  return if_any_real(batch, run)
 
 
 def _vmapped(fun, params, batch, cotangent=None):
@@ -198,12 +203,6 @@ def _vmapped(fun, params, batch, cotangent=None):
     lambda g: jnp.where(_rows(batch['mask'] > 0, g), g, jnp.zeros((), g.dtype)),
     gradients,
   )
-
-
-def clear_if_empty(tree: Params, batch: Batch) -> Params:
-  """Returns 0 in place of `tree` if no row of the batch is real."""
-  filled = (batch['mask'] > 0).any()
-  return jax.tree.map(lambda x: jnp.where(filled, x, jnp.zeros_like(x)), tree)
 
 
 def _rows(values, like):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.datasets.batches import fill_padding
+from unlearn_jax.datasets.batches import if_any_real
 from unlearn_jax.types import Batch, LossFn, Params, PredictFn
 
 
@@ -23,15 +23,11 @@ def masked_sum(fun: LossFn) -> Callable[[Params, Batch], jax.Array]:
   """
 
   def total(params, batch):
-    mask = jnp.asarray(batch['mask'])
-    shape = jax.eval_shape(fun, params, batch)
-    dtype = jnp.promote_types(shape.dtype, mask.dtype)
+    def sum_real(batch):
+      mask = batch['mask']
+      return jnp.where(mask > 0, fun(params, batch) * mask, 0.0).sum()
 
-    def sum_real():
-      values = fun(params, fill_padding(batch)) * mask
-      return jnp.where(mask > 0, values, 0.0).sum().astype(dtype)
-
-    return jax.lax.cond(mask.sum() > 0, sum_real, lambda: jnp.zeros((), dtype))
+    return if_any_real(batch, sum_real)
 
   return total
 
@@ -73,14 +69,14 @@ def ggnvp(
     a tree like `params`, types included.
   """
 
-  def product(filled, mask):
-    logits, push = jax.linearize(lambda p: predict_fn(p, filled), params)
+  def product(batch):
+    logits, push = jax.linearize(lambda p: predict_fn(p, batch), params)
     pull = jax.linear_transpose(push, params)
     p, tangent = jax.nn.softmax(_wide(logits)), _wide(push(vector))
     change = p * (tangent - (p * tangent).sum(-1, keepdims=True))
-    return pull(_mask_rows(change, mask).astype(logits.dtype))[0]
+    return pull(_mask_rows(change, batch['mask']).astype(logits.dtype))[0]
 
-  return _if_any(product, params, batch)
+  return if_any_real(batch, product)
 
 
 def ggn_sample(
@@ -103,14 +99,14 @@ def ggn_sample(
     a tree like `params`, types included.
   """
 
-  def product(filled, mask):
-    logits, pull = jax.vjp(lambda p: predict_fn(p, filled), params)
+  def product(batch):
+    logits, pull = jax.vjp(lambda p: predict_fn(p, batch), params)
     p = jax.nn.softmax(_wide(logits))
     scaled = jnp.sqrt(p) * signs
     change = scaled - p * scaled.sum(-1, keepdims=True)
-    return pull(_mask_rows(change, mask).astype(logits.dtype))[0]
+    return pull(_mask_rows(change, batch['mask']).astype(logits.dtype))[0]
 
-  return _if_any(product, params, batch)
+  return if_any_real(batch, product)
 
 
 class SolveInfo(NamedTuple):
@@ -202,13 +198,3 @@ def _wide(x):
 
 def _mask_rows(x, mask):
   return jnp.where(mask[:, None] > 0, x * mask[:, None], 0.0)
-
-
-def _if_any(product, params, batch):
-  """Evaluates `product` (batch, mask) where a row counts, else zeros."""
-  mask = jnp.asarray(batch['mask'])
-  return jax.lax.cond(
-    mask.sum() > 0,
-    lambda: product(fill_padding(batch), mask),
-    lambda: jax.tree.map(jnp.zeros_like, params),
-  )
