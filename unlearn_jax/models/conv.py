@@ -133,7 +133,7 @@ class ConvOp(taps.Op):
   def _fast_grads(self, weight, x, cotangent):
     """Returns [batch, features, width, channels]: this order costs less."""
     patches = patches_by_example(x, weight.shape[0], self.stride)
-    return jnp.einsum('btwc,btf->bfwc', patches, cotangent.transpose())
+    return jnp.einsum('bft,btwc->bfwc', cotangent.transpose(2, 0, 1), patches)
 
 
 class Conv1d(nn.Module):

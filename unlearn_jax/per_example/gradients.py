@@ -88,8 +88,10 @@ def per_example_sum(
   """
 
   def total(piece):
-    value, pull = pull_sum(fun, params, piece, transform)
-    return pull(jnp.ones_like(value))
+    found = _tapped(fun, params, piece, _sum_of(transform))
+    if found is None:
+      return _sum_leaves(transform, _vmapped(fun, params, piece))
+    return found
 
   return fold_pieces(total, batch, microbatch)
 
@@ -112,25 +114,19 @@ def pull_sum(
     the value [batch, ...], and a function from its cotangent to the tree of
     :math:`\sum_i t(J_i^T c_i)` over the examples whose mask is not 0.
   """
-
-  def wide_transform(g):
-    return transform(wide(g))
-
-  def of(op, weight, x, cotangent):
-    total = op.transformed_sum(wide_transform, weight, x, cotangent)
-    return total.astype(_wide_type(weight))
-
-  reduce = taps.Reduce(_one_each, of)
+  reduce = _sum_of(transform)
   if taps.is_tappable(fun, params, batch, reduce):
-    return _tapped_pull(fun, params, batch, reduce)
+    value, pull_taps = taps.vjp(fun, params, fill_padding(batch), reduce)
 
-  def pull(cotangent):
-    grads = _vmapped(fun, params, batch, cotangent)
-    return jax.tree.map(
-      lambda g: taps.sum_examples(wide_transform, wide(g)), grads
-    )
+    def pull(cotangent):
+      real = _rows(batch['mask'] > 0, cotangent)
+      cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
+      return if_any_real(batch, lambda _: pull_taps(cotangent))
 
-  return fun(params, fill_padding(batch)), pull
+    return value, pull
+  return fun(params, fill_padding(batch)), lambda cotangent: _sum_leaves(
+    transform, _vmapped(fun, params, batch, cotangent)
+  )
 
 
 def squared_norms(gradients: Params) -> jax.Array:
@@ -149,9 +145,28 @@ def _wide_type(x):
   return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _one_each(weight, size):
-  del size
-  return jax.ShapeDtypeStruct(weight.shape, _wide_type(weight))
+def _sum_of(transform):
+  """Returns the `Reduce` to the sum over examples of `transform`."""
+
+  def like(weight, size):
+    del size
+    return jax.ShapeDtypeStruct(weight.shape, _wide_type(weight))
+
+  def of(op, weight, x, cotangent):
+    total = op.transformed_sum(
+      lambda g: transform(wide(g)), weight, x, cotangent
+    )
+    return total.astype(_wide_type(weight))
+
+  return taps.Reduce(like, of)
+
+
+def _sum_leaves(transform, gradients):
+  """Returns the same of a tree with leaves [batch, ...]."""
+  return jax.tree.map(
+    lambda g: taps.sum_examples(transform, wide(g)),
+    gradients,
+  )
 
 
 _GRADS = taps.Reduce(
@@ -164,18 +179,6 @@ _SQUARED_NORMS = taps.Reduce(
     weight, wide(x), wide(cotangent)
   ),
 )
-
-
-def _tapped_pull(fun, params, batch, reduce):
-  """Returns the value and the pull-back of a tapped pass."""
-  value, pull = taps.vjp(fun, params, fill_padding(batch), reduce)
-
-  def masked_pull(cotangent):
-    real = _rows(batch['mask'] > 0, cotangent)
-    cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
-    return if_any_real(batch, lambda _: pull(cotangent))
-
-  return value, masked_pull
 
 
 def _tapped(fun, params, batch, reduce) -> Any:
