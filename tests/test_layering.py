@@ -30,6 +30,7 @@ CORE = (
   'models',
   'training',
   'methods',
+  'populations',
   'evaluation',
 )
 # What the core takes from folders that are not part of it.
