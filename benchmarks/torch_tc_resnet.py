@@ -1,9 +1,13 @@
 """TC-ResNet8 in the usual PyTorch style, for comparisons."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
+
+from unlearn_jax.training.recipe import Recipe
 
 SHAPE, CLASSES = (98, 40), 20
 WIDTHS, GROUPS = (16, 24, 32, 48), 8
@@ -85,3 +89,21 @@ def copy_params(params, network: TorchTCResNet8) -> None:
       put(block.norms[j].bias, layers[f'GroupNorm_{j}']['bias'])
   put(network.dense.weight, params['Dense_0']['kernel'].T)
   put(network.dense.bias, params['Dense_0']['bias'])
+
+
+def epoch(
+  network: TorchTCResNet8, features, label, recipe: Recipe
+) -> Callable[[], None]:
+  """Returns a training epoch, ready to be called."""
+  features, label = torch.tensor(features), torch.tensor(label).long()
+  optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
+
+  def candidate():
+    for rows in torch.randperm(len(label)).split(recipe.batch_size):
+      optimizer.zero_grad()
+      logits = network(features[rows].float())
+      F.cross_entropy(logits, label[rows]).backward()
+      nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+      optimizer.step()
+
+  return candidate

@@ -18,8 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import timing
 import torch
-from torch import nn
-import torch.nn.functional as F
 import torch_tc_resnet
 
 from unlearn_jax.datasets import batches
@@ -61,24 +59,6 @@ def jax_candidate(
   return candidate, compile_s
 
 
-def torch_candidate(
-  network: torch_tc_resnet.TorchTCResNet8, features, label, recipe: Recipe
-) -> timing.Candidate:
-  """Returns an epoch in PyTorch."""
-  features, label = torch.tensor(features), torch.tensor(label).long()
-  optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate)
-
-  def candidate():
-    for rows in torch.randperm(len(label)).split(recipe.batch_size):
-      optimizer.zero_grad()
-      logits = network(features[rows].float())
-      F.cross_entropy(logits, label[rows]).backward()
-      nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-      optimizer.step()
-
-  return candidate
-
-
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'{argv[1]}: there are no positional arguments.')
@@ -109,7 +89,7 @@ def main(argv: list[str]) -> None:
   examples = {'features': jnp.asarray(features), 'label': jnp.asarray(label)}
   make = functools.partial(jax_candidate, classifier, examples, recipe)
   candidates: dict[str, timing.Candidate] = {
-    'PyTorch': torch_candidate(network, features, label, recipe)
+    'PyTorch': torch_tc_resnet.epoch(network, features, label, recipe)
   }
   compile_s = {}
   for name, augment_fn in (
