@@ -33,7 +33,7 @@ from unlearn_jax.training import checkpoint
 from unlearn_jax.training import fit as fit_lib
 from unlearn_jax.training import loop
 from unlearn_jax.training.recipe import set_total_steps
-from unlearn_jax.types import InputError, Params
+from unlearn_jax.types import InputError, Params, UnlearningMethod
 
 _OBSERVED_VALIDATION = 1_000
 
@@ -126,6 +126,10 @@ class Runner:
   def like(self) -> Params:
     """Returns parameters of the shape of the network's."""
     return self.task.classifier.init_fn(jax.random.key(0))
+
+  def method(self, name: str) -> UnlearningMethod:
+    """Returns a method by its name in the registry; built once."""
+    return self._program(name).method
 
   def _program(self, method: str) -> fit_lib.Program:
     """Returns the program of a method; equal ones are compiled once."""

@@ -38,7 +38,8 @@ def open_workdir(
     _check_ours(folder)
     _lock(folder)
     lines = _lines(settings)
-    if any(folder.glob('seed_*')):  # Else nothing has been made yet.
+    made = [*folder.glob('seed_*'), *folder.glob('members')]
+    if made:  # Else the settings may still change.
       _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
     text = '\n'.join([*lines, *_lines(others)])
     write_text(flag_file, f'{text}\n')

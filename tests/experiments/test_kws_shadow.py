@@ -1,0 +1,56 @@
+"""A population from the shell: who saw what, and the logits of all."""
+
+import re
+
+from absl import flags
+import numpy as np
+import pytest
+
+from unlearn_jax.populations import train
+from unlearn_jax.types import InputError
+
+FLAGS = ['--members=4', '--chunk=2', '--unit=speaker', '--epochs=1']
+
+
+@pytest.fixture(scope='module')
+def workdir(run_job, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('shadow')
+  run_job('kws_shadow', f'--workdir={folder}', *FLAGS)
+  return folder
+
+
+def test_writes_design_and_logits(workdir):
+  design = np.load(workdir / 'design.npz')
+  np.testing.assert_array_equal(design['seen'].sum(0), 2)
+  assert design['seen'].shape == (4, len(design['rows']))
+  assert len(np.unique(design['seen'], axis=1).T) <= 5  # Speakers, as a whole.
+  saved = np.load(workdir / 'logits.npz')
+  members, utterances, classes = saved['logits'].shape
+  assert (members, classes) == (4, 4)
+  assert utterances == len(saved['label']) > len(design['rows'])
+  assert np.isfinite(saved['logits']).all()
+  assert not (saved['logits'][0] == saved['logits'][1]).all()
+
+
+def test_goes_on_where_it_was(workdir, run_job, monkeypatch):
+  want = np.load(workdir / 'logits.npz')['logits']
+  (workdir / 'logits.npz').unlink()
+  monkeypatch.setattr(train.program, 'run', None)  # Nothing is trained again.
+  run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
+  got = np.load(workdir / 'logits.npz')['logits']
+  np.testing.assert_array_equal(got, want)
+
+
+def test_other_settings_want_another_folder(workdir, run_job):
+  with pytest.raises(InputError, match=re.escape('learning_rate')):
+    run_job(
+      'kws_shadow',
+      f'--workdir={workdir}',
+      *FLAGS,
+      '--learning_rate=1e-4',
+    )
+
+
+def test_members_come_in_pairs(run_job, tmp_path):
+  with pytest.raises(flags.IllegalFlagValueError, match='must be even'):
+    run_job('kws_shadow', f'--workdir={tmp_path}', '--members=3')
