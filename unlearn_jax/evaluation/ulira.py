@@ -17,6 +17,8 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
+from unlearn_jax.evaluation.worlds import check_worlds
+
 Density = Literal['gaussian', 'kde']
 
 LEAST_MEMBERS = 4  # A world is cut in halves, and a variance needs two.
@@ -134,14 +136,8 @@ def ulira(
 
 
 def _check(phi_u, phi_r, in_u, in_r):
-  if phi_u.ndim != 2 or phi_r.ndim != 2 or phi_u.shape[1] != phi_r.shape[1]:
-    raise ValueError(
-      'the worlds must be [models, examples] with the same examples, got '
-      f'{phi_u.shape} and {phi_r.shape}.'
-    )
-  if not phi_u.shape[1]:
-    raise ValueError('the forget set must not be empty, got no example.')
-  checked = []
+  """Returns the masks; raises a ValueError where something does not fit."""
+  masks = []
   for name, phi, inside in (('u', phi_u, in_u), ('r', phi_r, in_r)):
     inside = np.ones(phi.shape, bool) if inside is None else np.asarray(inside)
     if inside.shape != phi.shape:
@@ -149,10 +145,13 @@ def _check(phi_u, phi_r, in_u, in_r):
         f'in_{name} must have the shape of phi_{name}, {phi.shape}, got '
         f'{inside.shape}.'
       )
-    if bad := int(np.isnan(phi[inside]).sum()):
-      raise ValueError(f'phi_{name} must not be nan, got {bad} that are.')
-    checked.append(inside)
-  return checked
+    masks.append(inside)
+  looked_at = [
+    np.where(inside, phi, 0.0)
+    for inside, phi in zip(masks, (phi_u, phi_r), strict=True)
+  ]
+  check_worlds(*looked_at, least=LEAST_MEMBERS, name='U-LiRA')
+  return masks
 
 
 def _halves(inside):
