@@ -26,3 +26,62 @@ def average_gap(
   """
   gaps = [abs(unlearned[name] - retrained[name]) for name in AVERAGED]
   return float(np.mean(gaps))
+
+
+def tug_of_war(
+  unlearned: Mapping[str, float], retrained: Mapping[str, float]
+) -> float:
+  """ToW: product of one minus the gap on forget, retain and test accuracy.
+
+  In [0, 1], higher is better, and 1 is ideal.
+
+  Source: Zhao et al., 2024, https://arxiv.org/abs/2406.01257.
+
+  Args:
+    unlearned: the accuracies named in `AVERAGED`.
+    retrained: the same of a retrained model.
+  """
+  names = [name for name in AVERAGED if name.startswith('accuracy.')]
+  gaps = [abs(unlearned[name] - retrained[name]) for name in names]
+  return float(np.prod(1 - np.array(gaps)))
+
+
+def adaptive_unlearning_score(
+  forget: float, test: float, test_original: float, *, removes_classes: bool
+) -> float:
+  """AUS: test accuracy kept, over the distance of forget accuracy to its goal.
+
+  Higher is better; above 1 if test accuracy rises. There is no retrained model
+  in it, so the ideal is the score of one.
+
+  Source: Cotogni et al., 2023, https://arxiv.org/abs/2312.02052.
+
+  Args:
+    forget: accuracy on the forget set.
+    test: accuracy on the test set.
+    test_original: the same of the original model.
+    removes_classes: whether whole classes go, so that the goal is 0; else it is
+      the test accuracy.
+  """
+  goal = 0.0 if removes_classes else test
+  return (1 - (test_original - test)) / (1 + abs(goal - forget))
+
+
+def nomus(test: float, attack: float, weight: float = 0.5) -> float:
+  """NoMUS: test accuracy, and how close an attack is to guessing, weighted.
+
+  In [0, 1], higher is better; the ideal is the score of a retrained model.
+
+  Source: Choi & Na, 2023, https://arxiv.org/abs/2311.02240.
+
+  Args:
+    test: accuracy on the test set.
+    attack: accuracy of a membership attack.
+    weight: of the test accuracy, in [0, 1].
+
+  Raises:
+    ValueError: if `weight` is out of bounds.
+  """
+  if not 0 <= weight <= 1:
+    raise ValueError(f'weight must be in [0, 1], got {weight}.')
+  return weight * test + (1 - weight) * (1 - 2 * abs(attack - 0.5))
