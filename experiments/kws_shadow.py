@@ -5,8 +5,9 @@ r"""Trains a population of keyword spotters that each saw half of the data.
 
 Every training utterance is in the training sets of exactly half of the members.
 Writes <workdir>/design.npz (who saw what), <workdir>/logits.npz (of all members
-on all utterances of the corpus) and the members themselves. The same command
-goes on after any interruption.
+on all utterances of the corpus) and the members themselves; prints how well
+U-LiRA tells apart who saw an utterance and who did not, and, as a control, two
+sets of members that did not. The same command goes on after any interruption.
 """
 
 import os
@@ -23,6 +24,8 @@ from experiments import jobs
 from experiments import settings
 from experiments.kws import make_cell
 from unlearn_jax.datasets.corpus import Corpus
+from unlearn_jax.evaluation import statistics
+from unlearn_jax.evaluation import ulira
 from unlearn_jax.evaluation.evaluate import RETRAIN
 from unlearn_jax.populations import design
 from unlearn_jax.populations import program
@@ -115,7 +118,32 @@ def main() -> None:
     f'{MEMBERS.value} members: accuracy {predicted[seen].mean():.2%} on what '
     f'they saw, {predicted[~seen].mean():.2%} on what they did not.'
   )
+  phi = ulira.logit_confidence(logits[:, rows], task.corpus.keyword[rows])
+  _print_ulira('no unlearning', phi, seen, ~seen)
+  # Those that never saw an utterance, against others that never saw it.
+  turn = np.cumsum(~seen, axis=0) % 2 == 0
+  _print_ulira('retraining', phi, ~seen & turn, ~seen & ~turn)
   print(f'Logits: {job.workdir / "logits.npz"}')
+
+
+def _print_ulira(
+  title: str, phi: np.ndarray, in_u: np.ndarray, in_r: np.ndarray
+) -> None:
+  """Prints how well the worlds are told apart; 50 % is by chance."""
+  least = min(in_u.sum(0).min(), in_r.sum(0).min())
+  if least < ulira.LEAST_MEMBERS:
+    print(
+      f'U-LiRA, {title}: needs {ulira.LEAST_MEMBERS} members a world, '
+      f'got {least}; give more --members.'
+    )
+    return
+  found = ulira.ulira(phi, phi, in_u=in_u, in_r=in_r)
+  mean, low, high, _ = statistics.bca_interval(found.example_accuracy)
+  print(
+    f'U-LiRA, {title}, {least} members a world: balanced accuracy {mean:.2%} '
+    f'({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true positives at 1 % '
+    f'and 0.1 % false ones {found.tpr_at_1e2:.2%} and {found.tpr_at_1e3:.2%}'
+  )
 
 
 def _groups(corpus: Corpus, rows: np.ndarray, unit: str) -> np.ndarray:

@@ -32,11 +32,12 @@ def test_writes_design_and_logits(workdir):
   assert not (saved['logits'][0] == saved['logits'][1]).all()
 
 
-def test_goes_on_where_it_was(workdir, run_job, monkeypatch):
+def test_goes_on_where_it_was(workdir, run_job, monkeypatch, capsys):
   want = np.load(workdir / 'logits.npz')['logits']
   (workdir / 'logits.npz').unlink()
   monkeypatch.setattr(train.program, 'run', None)  # Nothing is trained again.
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
+  assert 'needs 4 members a world, got 2' in capsys.readouterr().out
   got = np.load(workdir / 'logits.npz')['logits']
   np.testing.assert_array_equal(got, want)
 

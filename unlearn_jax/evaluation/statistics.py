@@ -67,3 +67,94 @@ def noise_floor(groups: Iterable[Sequence[float]]) -> float:
     if not (np.isnan(a) or np.isnan(b))
   ]
   return float(np.percentile(differences, 95)) if differences else float('nan')
+
+
+def bca_interval(values: np.ndarray, *, seed: int = 0) -> Interval:
+  """BCa bootstrap interval of a mean, for skewed values such as ratios.
+
+  Args:
+    values: [n]; nan is left out. Fewer than two, or all equal, give an interval
+      of no width or none.
+    seed: of the 10,000 resamples.
+  """
+  values = np.asarray(values, np.float64)
+  values = values[~np.isnan(values)]
+  if len(values) < 2 or not np.ptp(values):
+    return t_interval(values)
+  low, high = scipy.stats.bootstrap(
+    (values,),
+    np.mean,
+    confidence_level=_CONFIDENCE,
+    n_resamples=10_000,
+    method='BCa',
+    rng=np.random.default_rng(seed),
+    batch=1_000,
+  ).confidence_interval
+  return Interval(float(values.mean()), float(low), float(high), 'bca')
+
+
+class PairedComparison(NamedTuple):
+  """How two methods differ over the same seeds.
+
+  Attributes:
+    difference: mean of the first minus the second, with its t interval.
+    p_t: of the paired t test, two-sided.
+    p_sign_flip: of the exact sign-flip test, two-sided. Five seeds never reach
+      0.05, six can.
+  """
+
+  difference: Interval
+  p_t: float
+  p_sign_flip: float
+
+
+def compare_paired(first: np.ndarray, second: np.ndarray) -> PairedComparison:
+  """Compares values of two methods on the same seeds.
+
+  Args:
+    first: [seeds], at least two; pairs with a nan are left out.
+    second: [seeds].
+
+  Returns:
+    p of 1 where the differences are all 0; where they are all equal and not 0,
+    a p of 0 of the t test.
+
+  Raises:
+    ValueError: if the numbers of seeds differ, or fewer than two pairs are
+      left.
+  """
+  first, second = np.asarray(first, float), np.asarray(second, float)
+  if first.shape != second.shape:
+    raise ValueError(
+      f'the methods must have the same seeds, got {len(first)} and '
+      f'{len(second)}.'
+    )
+  differences = first - second
+  differences = differences[~np.isnan(differences)]
+  if len(differences) < 2:
+    raise ValueError(
+      f'a comparison needs 2 seeds of both methods, got {len(differences)}.'
+    )
+  interval = t_interval(differences)
+  if not np.ptp(differences):
+    p_t = float(differences[0] == 0)
+  else:
+    p_t = float(scipy.stats.ttest_1samp(differences, 0).pvalue)
+  flipped = scipy.stats.permutation_test(
+    (differences,), np.mean, permutation_type='samples', n_resamples=10_000
+  )
+  return PairedComparison(interval, p_t, float(flipped.pvalue))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+  """Returns Holm's adjusted p-values [n], for n comparisons at once.
+
+  Args:
+    p_values: [n] in [0, 1].
+  """
+  p_values = np.asarray(p_values, np.float64)
+  order = np.argsort(p_values)
+  steps = p_values[order] * np.arange(len(p_values), 0, -1)
+  adjusted = np.empty_like(p_values)
+  adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+  return adjusted
