@@ -7,13 +7,18 @@ Every training utterance is in the training sets of exactly half of the members.
 Writes <workdir>/design.npz (who saw what), <workdir>/logits.npz (of all members
 on all utterances of the corpus) and the members themselves; prints how well
 U-LiRA tells apart who saw an utterance and who did not, and, as a control, two
-sets of members that did not. The same command goes on after any interruption.
+sets of members that did not. With --method every member then forgets a share of
+what it saw, and U-LiRA asks again. The same command goes on after any
+interruption.
 """
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 import sys
 from typing import Any, cast
+import zlib
 
 from absl import flags
 import numpy as np
@@ -23,13 +28,18 @@ from experiments import cli
 from experiments import jobs
 from experiments import settings
 from experiments.kws import make_cell
+from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.evaluation import statistics
 from unlearn_jax.evaluation import ulira
 from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.methods import choice
+from unlearn_jax.methods import registry
+from unlearn_jax.methods.preset import Preset
 from unlearn_jax.populations import design
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
+from unlearn_jax.types import InputError, Params
 
 MEMBERS = flags.DEFINE_integer(
   'members',
@@ -63,20 +73,132 @@ def _is_even(value):
   return value % 2 == 0
 
 
+METHOD = flags.DEFINE_string(
+  'method',
+  None,
+  'A method that every member then runs on a share of what it saw; not given: '
+  'none.',
+)
+FORGET_FRACTION = flags.DEFINE_float(
+  'forget_fraction',
+  0.25,
+  'The share of what it saw that each member forgets by --method.',
+  lower_bound=0.0,
+  upper_bound=1.0,
+)
+
+
 def main() -> None:
   """Runs the job."""
+  names, presets = _method()
   decides = {'members': MEMBERS.value, 'unit': UNIT.value}
-  others = {'chunk': CHUNK.value, 'strategy': STRATEGY.value}
-  job = jobs.open_job(settings.training_settings(), decides, others, {})
-  task = job.task
+  others = {
+    'chunk': CHUNK.value,
+    'strategy': STRATEGY.value,
+    'method': METHOD.value,
+    'forget_fraction': FORGET_FRACTION.value,
+  }
+  job = jobs.open_job(settings.training_settings(), decides, others, presets)
+  task, workdir = job.task, job.workdir
   rows = make_cell(task, None, 0, split_seed=0).training
-  seen = design.half_design(
-    MEMBERS.value, _groups(task.corpus, rows, UNIT.value), seed=0
-  )
-  _save(job.workdir / 'design.npz', seen=seen, rows=rows)
+  groups = _groups(task.corpus, rows, UNIT.value)
+  seen = design.half_design(MEMBERS.value, groups, seed=0)
+  _save(workdir / 'design.npz', seen=seen, rows=rows)
+  with _execution(workdir / 'members', task.recipe.epochs) as execution:
+    params = train.train_population(
+      job.runner.method(RETRAIN),
+      task.classifier.init_fn,
+      [rows[mine] for mine in seen],
+      range(MEMBERS.value),
+      task.examples,
+      epochs=task.recipe.epochs,
+      batch_size=task.recipe.batch_size,
+      execution=execution,
+    )
+  phi = _score(job, params, workdir / 'logits.npz', rows, seen)
+  _print_ulira('no unlearning', phi, seen, ~seen)
+  # Those that never saw an utterance, against others that never saw it.
+  turn = np.cumsum(~seen, axis=0) % 2 == 0
+  _print_ulira('retraining', phi, ~seen & turn, ~seen & ~turn)
+  for name in names:
+    fraction = FORGET_FRACTION.value
+    forgotten = design.forget_design(seen, groups, fraction=fraction, seed=1)
+    made = f'{name.replace(":", "_")}_{fraction:g}'
+    _save(workdir / f'forgotten_{made}.npz', forgotten=forgotten)
+    params_u = _unlearn(job, name, params, rows, seen, forgotten, made)
+    phi = _score(job, params_u, workdir / f'logits_{made}.npz', rows, seen)
+    # Both worlds ran the method; one on this utterance, one on others.
+    _print_ulira(name, phi, forgotten, ~seen)
+
+
+def _method() -> tuple[tuple[str, ...], dict[str, Preset]]:
+  """Returns the method of the flag and its preset, if there is one."""
+  if METHOD.value is None:
+    return (), {}
+  if not FORGET_FRACTION.value > 0:
+    raise InputError(
+      f'--forget_fraction={FORGET_FRACTION.value}: must be in (0, 1].'
+    )
+  names = choice.parse(METHOD.value)
+  if len(names) != 2 or registry.spec(names[1]).rewinds:
+    raise InputError(
+      f'--method={METHOD.value}: must be one method, other than retrain and '
+      'those that rewind.'
+    )
+  presets = choice.presets(names[1:], removes_classes=UNIT.value == 'keyword')
+  return names[1:], presets
+
+
+def _unlearn(
+  job: jobs.Job,
+  name: str,
+  params: Params,
+  rows: np.ndarray,
+  seen: np.ndarray,
+  forgotten: np.ndarray,
+  made: str,
+) -> Params:
+  """Lets every member forget what the design says."""
+  spec, preset = registry.spec(name), job.runner.presets[name]
+
+  def sets(member):
+    kept = seen[member] & ~forgotten[member]
+    return rows[forgotten[member]], rows[kept]
+
+  def epoch_batches(member, epoch):
+    seed = member, zlib.crc32(name.encode())
+    return spec.epoch_batches(preset, *sets(member), epoch=epoch, seed=seed)
+
+  def prepare_batches(member):
+    forget, retain = sets(member)
+    return (
+      batches.one_pass(forget, preset.forget_batch)
+      if 'forget' in spec.needs
+      else None,
+      batches.one_pass(retain, preset.retain_batch)
+      if 'retain' in spec.needs
+      else None,
+    )
+
+  with _execution(job.workdir / f'members_{made}', preset.epochs) as execution:
+    return train.unlearn_population(
+      job.runner.method(name),
+      params,
+      epoch_batches,
+      range(MEMBERS.value),
+      job.task.examples,
+      epochs=preset.epochs,
+      prepare_batches=prepare_batches,
+      execution=execution,
+    )
+
+
+@contextlib.contextmanager
+def _execution(folder: pathlib.Path, epochs: int) -> Iterator[train.Execution]:
+  """Gives how to run, by the flags, with a progress bar."""
   bar = tqdm.tqdm(
-    total=MEMBERS.value * task.recipe.epochs,
-    desc=f'{MEMBERS.value} members',
+    total=MEMBERS.value * epochs,
+    desc=folder.name,
     unit='epoch',
     disable=not (settings.PROGRESS.value and sys.stderr.isatty()),
   )
@@ -87,43 +209,43 @@ def main() -> None:
       bar.initial = done
     bar.update(done - bar.n)
 
-  strategy = cast(program.Strategy, STRATEGY.value)
-  mesh = program.make_mesh()
-  params = train.train_population(
-    job.runner.method(RETRAIN),
-    task.classifier.init_fn,
-    [rows[mine] for mine in seen],
-    range(MEMBERS.value),
-    task.examples,
-    epochs=task.recipe.epochs,
-    batch_size=task.recipe.batch_size,
-    execution=train.Execution(
+  try:
+    execution = train.Execution(
       chunk=CHUNK.value,
-      strategy=strategy,
-      mesh=mesh,
-      folder=job.workdir / 'members',
+      strategy=cast(program.Strategy, STRATEGY.value),
+      mesh=program.make_mesh(),
+      folder=folder,
       on_epoch=show,
-    ),
-  )
-  bar.close()
+    )
+  except ValueError as error:
+    raise InputError(f'--{error}') from error
+  with bar:
+    yield execution
+
+
+def _score(
+  job: jobs.Job,
+  params: Params,
+  path: pathlib.Path,
+  rows: np.ndarray,
+  seen: np.ndarray,
+) -> np.ndarray:
+  """Saves the logits of all members; returns their confidences on `rows`."""
+  label = job.task.corpus.keyword
   logits = program.logits(
-    task.classifier.predict_fn,
+    job.task.classifier.predict_fn,
     params,
-    task.examples,
-    strategy=strategy,
+    job.task.examples,
+    strategy=cast(program.Strategy, STRATEGY.value),
   )
-  _save(job.workdir / 'logits.npz', logits=logits, label=task.corpus.keyword)
-  predicted = logits[:, rows].argmax(-1) == task.corpus.keyword[rows]
+  _save(path, logits=logits, label=label)
+  right = logits[:, rows].argmax(-1) == label[rows]
   print(
-    f'{MEMBERS.value} members: accuracy {predicted[seen].mean():.2%} on what '
-    f'they saw, {predicted[~seen].mean():.2%} on what they did not.'
+    f'{path.name}: accuracy of {len(logits)} members {right[seen].mean():.2%} '
+    f'on what they saw, {right[~seen].mean():.2%} on what they did not.',
+    flush=True,
   )
-  phi = ulira.logit_confidence(logits[:, rows], task.corpus.keyword[rows])
-  _print_ulira('no unlearning', phi, seen, ~seen)
-  # Those that never saw an utterance, against others that never saw it.
-  turn = np.cumsum(~seen, axis=0) % 2 == 0
-  _print_ulira('retraining', phi, ~seen & turn, ~seen & ~turn)
-  print(f'Logits: {job.workdir / "logits.npz"}')
+  return ulira.logit_confidence(logits[:, rows], label[rows])
 
 
 def _print_ulira(

@@ -42,6 +42,37 @@ def test_goes_on_where_it_was(workdir, run_job, monkeypatch, capsys):
   np.testing.assert_array_equal(got, want)
 
 
+def test_every_member_forgets_a_share(workdir, run_job):
+  run_job(
+    'kws_shadow',
+    f'--workdir={workdir}',
+    *FLAGS,
+    '--method=fine_tune',
+    '--forget_fraction=0.5',
+  )
+  forgotten = np.load(workdir / 'forgotten_fine_tune_0.5.npz')['forgotten']
+  seen = np.load(workdir / 'design.npz')['seen']
+  assert not (forgotten & ~seen).any()
+  assert forgotten.any(1).all()
+  before = np.load(workdir / 'logits.npz')['logits']
+  after = np.load(workdir / 'logits_fine_tune_0.5.npz')['logits']
+  assert (np.abs(after - before).max((1, 2)) > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+  ('args', 'message'),
+  [
+    (['--method=magic'], "'magic' is none of retrain"),
+    (['--method=retrain'], '--method=retrain: must be one method, other than'),
+    (['--method=rewind:npo'], '--method=rewind:npo: must be one method'),
+    (['--method=npo', '--forget_fraction=0'], '--forget_fraction=0.0: must be'),
+  ],
+)
+def test_bad_methods(run_job, tmp_path, args, message):
+  with pytest.raises(InputError, match=re.escape(message)):
+    run_job('kws_shadow', f'--workdir={tmp_path}', *FLAGS, *args)
+
+
 def test_other_settings_want_another_folder(workdir, run_job):
   with pytest.raises(InputError, match=re.escape('learning_rate')):
     run_job(
