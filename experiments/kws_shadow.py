@@ -260,7 +260,8 @@ def _print_ulira(
     )
     return
   found = ulira.ulira(phi, phi, in_u=in_u, in_r=in_r)
-  mean, low, high, _ = statistics.bca_interval(found.example_accuracy)
+  # Utterances share the models, so the interval is over models.
+  mean, low, high, _ = statistics.t_interval(found.model_accuracy())
   print(
     f'U-LiRA, {title}, {least} members a world: balanced accuracy {mean:.2%} '
     f'({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true positives at 1 % '

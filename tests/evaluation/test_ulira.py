@@ -174,6 +174,22 @@ class UliraTest(parameterized.TestCase):
     self.assertTrue(np.isfinite(found.example_accuracy[[0, 2]]).all())
     self.assertNotIn(1, found.example)
 
+  def test_accuracy_by_model(self):
+    rng = np.random.default_rng(0)
+    phi = rng.normal(size=(20, 30))
+    seen = np.arange(20)[:, None] % 2 == np.arange(30) % 2
+    found = ulira(phi + 2 * seen, phi + 2 * seen, in_u=seen, in_r=~seen)
+    by_model = found.model_accuracy()
+    self.assertLen(by_model, 20)
+    for model in (0, 13):
+      mine = found.model == model
+      right = (found.scores > 0) == found.unlearned
+      want = np.mean(
+        [right[mine & (found.unlearned == world)].mean() for world in (0, 1)]
+      )
+      self.assertAlmostEqual(by_model[model], want)
+    self.assertAlmostEqual(by_model.mean(), found.accuracy, places=2)
+
   def test_rates_of_few_pairs_are_nan(self):
     found = ulira(*worlds(0, models=20, examples=10))
     self.assertTrue(np.isnan(found.tpr_at_1e2))

@@ -61,6 +61,7 @@ class UliraResult:
     scores: log-likelihood ratios [pairs], in [-50, 50]; above 0 says "was
       unlearned".
     unlearned: [pairs] bool, the truth.
+    model: [pairs] int, rows of `phi_u` or of `phi_r`.
     example: [pairs] int, columns of the input.
     accuracy: balanced over the two worlds, in [0, 1]; 0.5 is chance, and the
       ideal.
@@ -74,12 +75,30 @@ class UliraResult:
 
   scores: np.ndarray
   unlearned: np.ndarray
+  model: np.ndarray
   example: np.ndarray
   accuracy: float
   auc: float
   tpr_at_1e2: float
   tpr_at_1e3: float
   example_accuracy: np.ndarray
+
+  def model_accuracy(self) -> np.ndarray:
+    """Returns the balanced accuracy on each model of one population, [models].
+
+    For populations whose members are in both worlds, of different examples. An
+    interval over models is the wider one: examples share the models. nan where
+    a model was attacked in one world alone.
+    """
+    sign = np.where(self.unlearned, 1, -1)
+    right = (sign * self.scores > 0) + 0.5 * (self.scores == 0)
+    shares = []
+    for world in (self.unlearned, ~self.unlearned):
+      size = self.model.max() + 1
+      count = np.bincount(self.model[world], minlength=size)
+      total = np.bincount(self.model[world], right[world], minlength=size)
+      shares.append(np.where(count, total / np.maximum(count, 1), np.nan))
+    return (shares[0] + shares[1]) / 2
 
 
 def ulira(
@@ -227,9 +246,8 @@ def _kde(values, enough):
 
 def _summary(scores_u, scores_r):
   """Joins the scores of both worlds; nan was not attacked."""
-  example = np.concatenate(
-    [np.nonzero(~np.isnan(scores))[1] for scores in (scores_u, scores_r)]
-  )
+  places = [np.nonzero(~np.isnan(scores)) for scores in (scores_u, scores_r)]
+  model, example = (np.concatenate(axis) for axis in zip(*places, strict=True))
   u, r = (s[~np.isnan(s)] for s in (scores_u, scores_r))
   scores = np.concatenate([u, r])
   ranks = scipy.stats.rankdata(scores)
@@ -237,6 +255,7 @@ def _summary(scores_u, scores_r):
   return UliraResult(
     scores=scores,
     unlearned=np.arange(len(scores)) < len(u),
+    model=model,
     example=example,
     accuracy=float(_accuracy(u[:, None], r[:, None])[0]),
     auc=float(above / (len(u) * len(r))),
