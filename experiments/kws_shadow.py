@@ -117,8 +117,9 @@ def main() -> None:
     )
   phi = _score(job, params, workdir / 'logits.npz', rows, seen)
   _print_ulira('no unlearning', phi, seen, ~seen)
-  # Those that never saw an utterance, against others that never saw it.
-  turn = np.cumsum(~seen, axis=0) % 2 == 0
+  # Those that never saw an utterance, against others that never saw it; each
+  # member stands on either side, of different utterances.
+  turn = (np.cumsum(~seen, axis=0) + np.arange(len(rows))) % 2 == 0
   _print_ulira('retraining', phi, ~seen & turn, ~seen & ~turn)
   for name in names:
     fraction = FORGET_FRACTION.value
@@ -252,18 +253,19 @@ def _print_ulira(
   title: str, phi: np.ndarray, in_u: np.ndarray, in_r: np.ndarray
 ) -> None:
   """Prints how well the worlds are told apart; 50 % is by chance."""
-  least = min(in_u.sum(0).min(), in_r.sum(0).min())
-  if least < ulira.LEAST_MEMBERS:
+  members = np.minimum(in_u.sum(0), in_r.sum(0))
+  if members.max() < ulira.LEAST_MEMBERS:
     print(
       f'U-LiRA, {title}: needs {ulira.LEAST_MEMBERS} members a world, '
-      f'got {least}; give more --members.'
+      f'got {members.max()}; give more --members.'
     )
     return
   found = ulira.ulira(phi, phi, in_u=in_u, in_r=in_r)
   # Utterances share the models, so the interval is over models.
   mean, low, high, _ = statistics.t_interval(found.model_accuracy())
   print(
-    f'U-LiRA, {title}, {least} members a world: balanced accuracy {mean:.2%} '
+    f'U-LiRA, {title}, {members.min()} to {members.max()} members a world: '
+    f'balanced accuracy {mean:.2%} '
     f'({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true positives at 1 % '
     f'and 0.1 % false ones {found.tpr_at_1e2:.2%} and {found.tpr_at_1e3:.2%}'
   )
