@@ -142,11 +142,10 @@ class Runner:
     spec, problem = registry.spec(method), self.task.problem
     if spec.preset is None:
       recipe = self.task.recipe
-      augment_fn = recipe.augment_fn(self.task.features.hop_ms)
       return spec.build(
         problem,
         recipe.optimizer(),
-        augment_fn=augment_fn,
+        augment_fn=recipe.augment_fn(self.task.features.hop_ms),
         max_norm=recipe.dp_max_norm,
         noise_multiplier=recipe.dp_noise_multiplier,
       )
