@@ -213,6 +213,12 @@ class BadInputTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, 'phi_u must not be nan, got 3'):
       ulira(u, r)
 
+  def test_infinite(self):
+    u, r = worlds(0)
+    r[2, :2] = np.inf
+    with self.assertRaisesRegex(ValueError, 'phi_r must be finite, got 2'):
+      ulira(u, r)
+
   def test_no_example(self):
     with self.assertRaisesRegex(ValueError, 'forget set must not be empty'):
       ulira(np.zeros((8, 0)), np.zeros((8, 0)))

@@ -19,6 +19,7 @@ class KlomTest(parameterized.TestCase):
     ((0, 0, 0, 1), (0, 0, 1, 1), 0.130812),
     ((1, 1, 1), (0, 0, 0), np.log(1e5 + 1)),
     ((3, 3, 3), (3, 3, 3), 0.0),
+    ((1, 1, 1), (1, 1, 1 + 2e-16), 0.0),  # Apart by rounding alone.
   )
   def test_worked_examples(self, u, r, want):
     got = klom(column(*u), column(*r), bins=2)

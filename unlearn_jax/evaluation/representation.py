@@ -68,8 +68,13 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     )
   if not len(x):
     return float('nan')
-  x, y = x - x.mean(0), y - y.mean(0)
+  x, y = _centred(x), _centred(y)
   scale = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
   if not scale:
     return float('nan')
   return float(np.clip(np.linalg.norm(y.T @ x) ** 2 / scale, 0.0, 1.0))
+
+
+def _centred(x):
+  # The mean of equal values may be off by rounding, so they are set to 0.
+  return np.where(np.ptp(x, axis=0) > 0, x - x.mean(0), 0.0)

@@ -122,9 +122,10 @@ def ulira(
       than 16 models are fitted on, or 'kde' with Silverman's bandwidth.
 
   Raises:
-    ValueError: if shapes differ, a value that counts is nan, there is no
-      example, or no example has four models in both worlds.
+    ValueError: if shapes differ, a value that counts is nan or infinite,
+      there is no example, or no example has four models in both worlds.
   """
+  phi_u, phi_r = np.asarray(phi_u, np.float64), np.asarray(phi_r, np.float64)
   in_u, in_r = _check(phi_u, phi_r, in_u, in_r)
   enough = (in_u.sum(0) >= LEAST_MEMBERS) & (in_r.sum(0) >= LEAST_MEMBERS)
   if not enough.any():
@@ -170,6 +171,9 @@ def _check(phi_u, phi_r, in_u, in_r):
     for inside, phi in zip(masks, (phi_u, phi_r), strict=True)
   ]
   check_worlds(*looked_at, least=LEAST_MEMBERS, name='U-LiRA')
+  for name, phi in zip('ur', looked_at, strict=True):
+    if bad := int(np.isinf(phi).sum()):
+      raise ValueError(f'phi_{name} must be finite, got {bad} that are not.')
   return masks
 
 
