@@ -28,7 +28,6 @@ from experiments import cli
 from experiments import jobs
 from experiments import settings
 from experiments.kws import make_cell
-from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.evaluation import statistics
 from unlearn_jax.evaluation import ulira
@@ -39,6 +38,7 @@ from unlearn_jax.methods.preset import Preset
 from unlearn_jax.populations import design
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
+from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError, Params
 
 MEMBERS = flags.DEFINE_integer(
@@ -68,11 +68,6 @@ STRATEGY = flags.DEFINE_enum(
 )
 
 
-@flags.validator('members', message='must be even.')
-def _is_even(value):
-  return value % 2 == 0
-
-
 METHOD = flags.DEFINE_string(
   'method',
   None,
@@ -88,6 +83,11 @@ FORGET_FRACTION = flags.DEFINE_float(
 )
 
 
+@flags.validator('members', message='must be even.')
+def _is_even(value):
+  return value % 2 == 0
+
+
 def main() -> None:
   """Runs the job."""
   names, presets = _method()
@@ -101,8 +101,7 @@ def main() -> None:
   job = jobs.open_job(settings.training_settings(), decides, others, presets)
   task, workdir = job.task, job.workdir
   rows = make_cell(task, None, 0, split_seed=0).training
-  groups = _groups(task.corpus, rows, UNIT.value)
-  seen = design.half_design(MEMBERS.value, groups, seed=0)
+  groups, seen = _design(task.corpus, rows, UNIT.value)
   _save(workdir / 'design.npz', seen=seen, rows=rows)
   with _execution(workdir / 'members', task.recipe.epochs) as execution:
     params = train.train_population(
@@ -140,14 +139,14 @@ def _method() -> tuple[tuple[str, ...], dict[str, Preset]]:
     raise InputError(
       f'--forget_fraction={FORGET_FRACTION.value}: must be in (0, 1].'
     )
-  names = choice.parse(METHOD.value)
+  by_class = UNIT.value == 'keyword'
+  names = choice.parse(METHOD.value, with_class_rules=by_class)
   if len(names) != 2 or registry.spec(names[1]).rewinds:
     raise InputError(
       f'--method={METHOD.value}: must be one method, other than retrain and '
       'those that rewind.'
     )
-  presets = choice.presets(names[1:], removes_classes=UNIT.value == 'keyword')
-  return names[1:], presets
+  return names[1:], choice.presets(names[1:], removes_classes=by_class)
 
 
 def _unlearn(
@@ -171,15 +170,7 @@ def _unlearn(
     return spec.epoch_batches(preset, *sets(member), epoch=epoch, seed=seed)
 
   def prepare_batches(member):
-    forget, retain = sets(member)
-    return (
-      batches.one_pass(forget, preset.forget_batch)
-      if 'forget' in spec.needs
-      else None,
-      batches.one_pass(retain, preset.retain_batch)
-      if 'retain' in spec.needs
-      else None,
-    )
+    return spec.prepare_batches(preset, *sets(member))
 
   with _execution(job.workdir / f'members_{made}', preset.epochs) as execution:
     return train.unlearn_population(
@@ -240,6 +231,11 @@ def _score(
     strategy=cast(program.Strategy, STRATEGY.value),
   )
   _save(path, logits=logits, label=label)
+  if bad := int((~np.isfinite(logits)).any((1, 2)).sum()):
+    raise NonFiniteLossError(
+      f'{path}: {bad} of {len(logits)} members diverged; lower the learning '
+      'rate.'
+    )
   right = logits[:, rows].argmax(-1) == label[rows]
   print(
     f'{path.name}: accuracy of {len(logits)} members {right[seen].mean():.2%} '
@@ -264,18 +260,25 @@ def _print_ulira(
   # Utterances share the models, so the interval is over models.
   mean, low, high, _ = statistics.t_interval(found.model_accuracy())
   print(
-    f'U-LiRA, {title}, {members.min()} to {members.max()} members a world: '
-    f'balanced accuracy {mean:.2%} '
-    f'({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true positives at 1 % '
-    f'and 0.1 % false ones {found.tpr_at_1e2:.2%} and {found.tpr_at_1e3:.2%}'
+    f'U-LiRA, {title}, {len(np.unique(found.example))} utterances, '
+    f'{members.min()} to {members.max()} members a world: balanced accuracy '
+    f'{mean:.2%} ({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true '
+    f'positives at 1 % and 0.1 % false ones {found.tpr_at_1e2:.2%} and '
+    f'{found.tpr_at_1e3:.2%}'
   )
 
 
-def _groups(corpus: Corpus, rows: np.ndarray, unit: str) -> np.ndarray:
-  """Returns [len(rows)], a number for what goes in or out together."""
-  if unit == 'utterance':
-    return np.arange(len(rows))
-  return np.asarray(getattr(corpus, unit))[rows]
+def _design(
+  corpus: Corpus, rows: np.ndarray, unit: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what goes in or out together, [len(rows)], and who saw what."""
+  groups = np.arange(len(rows))
+  if unit != 'utterance':
+    groups = np.asarray(getattr(corpus, unit))[rows]
+  try:
+    return groups, design.half_design(MEMBERS.value, groups, seed=0)
+  except ValueError as error:
+    raise InputError(f'--unit={unit}: {error}') from error
 
 
 def _save(path: pathlib.Path, **arrays: Any) -> None:

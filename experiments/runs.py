@@ -182,10 +182,6 @@ class Runner:
       fit_lib.steps_of(epoch_batches(e)) for e in range(preset.epochs)
     )
     state = set_total_steps(state, steps)
-    prepare_batches = (
-      batches.one_pass(forget, preset.forget_batch),
-      batches.one_pass(retain, preset.retain_batch),
-    )
     result = self._fit(
       cell,
       run,
@@ -193,12 +189,7 @@ class Runner:
       state,
       preset.epochs,
       epoch_batches,
-      prepare_batches=tuple(
-        made if side in spec.needs else None
-        for side, made in zip(
-          ('forget', 'retain'), prepare_batches, strict=True
-        )
-      ),
+      prepare_batches=spec.prepare_batches(preset, forget, retain),
       keep=spec.rewinds,
     )
     params = result.state.params

@@ -37,6 +37,13 @@ class GapsTest(parameterized.TestCase):
     )
     self.assertGreater(score(0.9, 0.9, 0.8, removes_classes=False), 1)
 
+  def test_mu_bench_score_prefers_a_damaged_model_to_retraining(self):
+    score = gaps.mu_bench_score
+    retrained = score(0.95, 0.95, 0.96, classes=12)
+    self.assertAlmostEqual(retrained, 0.235015, places=6)
+    damaged = score(0.1, 0.5, 0.96, classes=12)
+    self.assertAlmostEqual(damaged, 0.697155, places=6)
+
   def test_nomus(self):
     self.assertAlmostEqual(gaps.nomus(0.9, 0.55), 0.9)
     with self.assertRaisesRegex(ValueError, 'weight must be in'):

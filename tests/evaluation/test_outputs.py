@@ -58,24 +58,26 @@ class OutputsTest(parameterized.TestCase):
   def test_shapes(self):
     with self.assertRaisesRegex(ValueError, 'shapes must be the same'):
       outputs.js_to_retrain(P, np.zeros((2, 2)))
+    with self.assertRaisesRegex(ValueError, 'p_bad must be'):
+      outputs.zrf(P, np.full((3, 9, 2), 0.5))
 
 
 class WeightDistanceTest(absltest.TestCase):
   def test_worked_example(self):
     first = {'a': np.array([1.0, 2.0]), 'b': {'c': np.array([[0.0, 2.0]])}}
     zeros = {'a': np.zeros(2), 'b': {'c': np.zeros((1, 2))}}
-    found = representation.weight_distances(first, zeros)
-    self.assertEqual(set(found), {'a', 'b/c', 'total'})
-    self.assertAlmostEqual(found['total'], 3.0)
-    self.assertAlmostEqual(found['a'], 5**0.5)
-    retrained = representation.weight_distances(
+    found = representation.weight_distance(first, zeros)
+    self.assertEqual(set(found.by_leaf), {'a', 'b/c'})
+    self.assertAlmostEqual(found.total, 3.0)
+    self.assertAlmostEqual(found.by_leaf['a'], 5**0.5)
+    retrained = representation.weight_distance(
       {'a': np.array([3.0, 4.0])}, {'a': np.zeros(2)}
     )
-    self.assertAlmostEqual(found['total'] / retrained['total'], 0.6)
+    self.assertAlmostEqual(found.total / retrained.total, 0.6)
 
   def test_shapes(self):
     with self.assertRaisesRegex(ValueError, 'same structure and shapes'):
-      representation.weight_distances({'a': np.ones(2)}, {'a': np.ones(3)})
+      representation.weight_distance({'a': np.ones(2)}, {'a': np.ones(3)})
 
 
 class CkaTest(parameterized.TestCase):

@@ -210,7 +210,7 @@ class BadInputTest(absltest.TestCase):
   def test_nan(self):
     u, r = worlds(0)
     u[0, :3] = np.nan
-    with self.assertRaisesRegex(ValueError, 'phi_u must not be nan, got 3'):
+    with self.assertRaisesRegex(ValueError, 'phi_u must be finite, got 3'):
       ulira(u, r)
 
   def test_infinite(self):

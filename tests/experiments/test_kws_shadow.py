@@ -6,7 +6,9 @@ from absl import flags
 import numpy as np
 import pytest
 
+from unlearn_jax.populations import program
 from unlearn_jax.populations import train
+from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError
 
 FLAGS = ['--members=4', '--chunk=2', '--unit=speaker', '--epochs=1']
@@ -65,12 +67,24 @@ def test_every_member_forgets_a_share(workdir, run_job):
     (['--method=magic'], "'magic' is none of retrain"),
     (['--method=retrain'], '--method=retrain: must be one method, other than'),
     (['--method=rewind:npo'], '--method=rewind:npo: must be one method'),
+    (['--method=unsir'], "'unsir' is for requests that remove whole keywords"),
     (['--method=npo', '--forget_fraction=0'], '--forget_fraction=0.0: must be'),
   ],
 )
 def test_bad_methods(run_job, tmp_path, args, message):
   with pytest.raises(InputError, match=re.escape(message)):
     run_job('kws_shadow', f'--workdir={tmp_path}', *FLAGS, *args)
+
+
+def test_a_diverged_member_is_named(workdir, run_job, monkeypatch):
+  logits = np.load(workdir / 'logits.npz')['logits']
+  bad = logits.copy()
+  bad[2] = np.nan
+  monkeypatch.setattr(program, 'logits', lambda *args, **options: bad)
+  with pytest.raises(NonFiniteLossError, match='1 of 4 members diverged'):
+    run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
+  monkeypatch.undo()
+  run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
 
 
 def test_other_settings_want_another_folder(workdir, run_job):

@@ -160,6 +160,21 @@ class ResumeTest(absltest.TestCase):
     self.assertEqual(seen[:2], [6, 8])
     jax.tree.map(np.testing.assert_array_equal, params, train_all(chunk=2))
 
+  def test_refuses_an_edit_of_other_sets_or_of_other_models(self):
+    how = {'execution': Execution(chunk=5, folder=self.folder)}
+    args = member_batches, SEEDS, EXAMPLES
+    how |= {'epochs': 0, 'prepare_batches': prepare_batches}
+    params = train_all()
+    first = train.unlearn_population(EDIT, params, *args, **how)
+    again = train.unlearn_population(EDIT, params, *args, **how)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    others = jax.tree.map(lambda x: x + 1, params)
+    with self.assertRaisesRegex(InputError, 'another population'):
+      train.unlearn_population(EDIT, others, *args, **how)
+    how['prepare_batches'] = lambda m: prepare_batches((m + 1) % len(SEEDS))
+    with self.assertRaisesRegex(InputError, 'another population'):
+      train.unlearn_population(EDIT, params, *args, **how)
+
   def test_refuses_the_chunks_of_another_population(self):
     train_all(chunk=5, folder=self.folder)
     with self.assertRaisesRegex(InputError, 'another population'):

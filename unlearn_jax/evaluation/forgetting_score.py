@@ -36,8 +36,8 @@ def epsilon(phi_u: np.ndarray, phi_r: np.ndarray) -> np.ndarray:
     hundredth of the other's; nan where no test is left and the worlds differ.
 
   Raises:
-    ValueError: if the examples differ, there are none, a value is nan, or a
-      world has fewer than 3 models.
+    ValueError: if the examples differ, there are none, a value is not finite,
+      or a world has fewer than 3 models.
   """
   check_worlds(phi_u, phi_r, least=LEAST_MODELS, name='the forgetting score')
   phi_u, phi_r = np.asarray(phi_u, np.float64), np.asarray(phi_r, np.float64)
@@ -50,8 +50,14 @@ def _epsilon(u, r):
   narrow, wide = sorted([np.ptp(u), np.ptp(r)])
   if not wide or narrow / wide < _NARROW:  # Two constants differ, see above.
     return _LARGEST if wide or u[0] != r[0] else 0.0
-  positive, negative = (u, r) if np.median(u) > np.median(r) else (r, u)
-  values = np.unique(np.concatenate([u, r]))
+  if np.median(u) == np.median(r):  # Either world may be the positive one.
+    return float(np.fmax(_best_test(u, r), _best_test(r, u)))
+  return _best_test(*sorted((u, r), key=np.median, reverse=True))
+
+
+def _best_test(positive, negative):
+  """Returns the largest epsilon of all tests; nan if none is left."""
+  values = np.unique(np.concatenate([positive, negative]))
   edges = (values[1:] + values[:-1]) / 2
   # Counts below each threshold; whole numbers, so that 0 is 0.
   below_p, below_n = (

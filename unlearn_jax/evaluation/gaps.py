@@ -85,3 +85,24 @@ def nomus(test: float, attack: float, weight: float = 0.5) -> float:
   if not 0 <= weight <= 1:
     raise ValueError(f'weight must be in [0, 1], got {weight}.')
   return weight * test + (1 - weight) * (1 - 2 * abs(attack - 0.5))
+
+
+def mu_bench_score(
+  forget: float, test: float, test_original: float, *, classes: int
+) -> float:
+  """Harmonic mean of test accuracy kept and forget accuracy near chance.
+
+  In [0, 1]. For comparison with published numbers alone: where a retrained
+  model still recognises the forget set, it rewards distance from retraining,
+  and a damaged model wins. Show it beside `tug_of_war`.
+
+  Source: Cheng & Amiri, "MU-Bench", 2024, https://arxiv.org/abs/2406.14796.
+
+  Args:
+    forget: accuracy on the forget set.
+    test: accuracy on the test set.
+    test_original: the same of the original model.
+    classes: of the task.
+  """
+  parts = 1 - abs(test - test_original), 1 - abs(forget - 1 / classes)
+  return 0.0 if 0 in parts else 2 / sum(1 / part for part in parts)

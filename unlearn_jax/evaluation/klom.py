@@ -27,8 +27,8 @@ def klom(phi_u: np.ndarray, phi_r: np.ndarray, *, bins: int = 20) -> np.ndarray:
       closed.
 
   Raises:
-    ValueError: if the examples differ, there are none, a margin is nan, a world
-      has fewer than 2 models, or `bins` is below 2.
+    ValueError: if the examples differ, there are none, a margin is not finite,
+      a world has fewer than 2 models, or `bins` is below 2.
   """
   check_worlds(phi_u, phi_r, least=2, name='KLoM')
   if bins < 2:

@@ -60,8 +60,15 @@ def zrf(p_u: np.ndarray, p_bad: np.ndarray) -> float:
 
   Returns:
     in [0, 1]; nan of no examples.
+
+  Raises:
+    ValueError: if the shapes do not fit.
   """
-  p_bad = np.asarray(p_bad, np.float64)
+  p_u, p_bad = np.asarray(p_u, np.float64), np.asarray(p_bad, np.float64)
+  if p_bad.ndim != 3 or p_bad.shape[1:] != p_u.shape:
+    raise ValueError(
+      f'p_bad must be [networks, {p_u.shape}], got {p_bad.shape}.'
+    )
   p_u = np.broadcast_to(p_u, p_bad.shape)
   return 1 - _mean(jensen_shannon(p_u, p_bad)) / _LN2
 

@@ -1,13 +1,20 @@
 """How far apart two models are inside: their weights and their activations."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 
-def weight_distances(params: Any, other: Any) -> dict[str, float]:
-  """Returns the L2 distance of each leaf by its path, and of all as 'total'.
+class WeightDistance(NamedTuple):
+  """L2 distances, of all weights and of each leaf by its path."""
+
+  total: float
+  by_leaf: dict[str, float]
+
+
+def weight_distance(params: Any, other: Any) -> WeightDistance:
+  """Returns how far apart two models are, at least 0.
 
   For diagnosis only: networks that do the same may have far different weights.
   Compare with the distance of two retrained models.
@@ -35,8 +42,8 @@ def weight_distances(params: Any, other: Any) -> dict[str, float]:
       strict=True,
     )
   }
-  distances = {name: float(np.sqrt(value)) for name, value in squares.items()}
-  return {**distances, 'total': float(np.sqrt(sum(squares.values())))}
+  by_leaf = {name: float(np.sqrt(value)) for name, value in squares.items()}
+  return WeightDistance(float(np.sqrt(sum(squares.values()))), by_leaf)
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:

@@ -122,8 +122,8 @@ def ulira(
       than 16 models are fitted on, or 'kde' with Silverman's bandwidth.
 
   Raises:
-    ValueError: if shapes differ, a value that counts is nan or infinite,
-      there is no example, or no example has four models in both worlds.
+    ValueError: if shapes differ, a value that counts is not finite, there is no
+      example, or no example has four models in both worlds.
   """
   phi_u, phi_r = np.asarray(phi_u, np.float64), np.asarray(phi_r, np.float64)
   in_u, in_r = _check(phi_u, phi_r, in_u, in_r)
@@ -171,9 +171,6 @@ def _check(phi_u, phi_r, in_u, in_r):
     for inside, phi in zip(masks, (phi_u, phi_r), strict=True)
   ]
   check_worlds(*looked_at, least=LEAST_MEMBERS, name='U-LiRA')
-  for name, phi in zip('ur', looked_at, strict=True):
-    if bad := int(np.isinf(phi).sum()):
-      raise ValueError(f'phi_{name} must be finite, got {bad} that are not.')
   return masks
 
 
@@ -231,10 +228,13 @@ def kde_log_density(
   Returns:
     [points, examples].
   """
-  terms = scipy.stats.norm.logpdf(phi[:, None], values[None], width)
-  terms = np.where(np.isnan(values)[None], -np.inf, terms)
-  count = (~np.isnan(values)).sum(0)
-  return scipy.special.logsumexp(terms, axis=1) - np.log(count)
+  outside = np.isnan(values)
+
+  def log_density(point):  # One at a time: all would take models x models.
+    terms = scipy.stats.norm.logpdf(point, values, width)
+    return scipy.special.logsumexp(np.where(outside, -np.inf, terms), axis=0)
+
+  return np.stack([log_density(p) for p in phi]) - np.log((~outside).sum(0))
 
 
 def _kde(values, enough):

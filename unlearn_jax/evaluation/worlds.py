@@ -16,7 +16,7 @@ def check_worlds(
 
   Raises:
     ValueError: in one line, if shapes do not fit, there is no example, a world
-      is too small, or a value is nan.
+      is too small, or a value is not finite.
   """
   shapes = np.shape(phi_u), np.shape(phi_r)
   if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
@@ -32,5 +32,5 @@ def check_worlds(
       f'unlearned and {shapes[1][0]} retrained.'
     )
   for world, phi in (('phi_u', phi_u), ('phi_r', phi_r)):
-    if bad := int(np.isnan(phi).sum()):
-      raise ValueError(f'{world} must not be nan, got {bad} that are.')
+    if bad := int((~np.isfinite(phi)).sum()):
+      raise ValueError(f'{world} must be finite, got {bad} that are not.')

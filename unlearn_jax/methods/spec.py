@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.methods import schedule
 from unlearn_jax.methods.preset import Preset
@@ -103,4 +104,23 @@ class MethodSpec:
       forget_batch=preset.forget_batch,
       retain_batch=preset.retain_batch,
       rng=np.random.default_rng([*seed, epoch]),
+    )
+
+  def prepare_batches(
+    self, preset: Preset, forget: np.ndarray, retain: np.ndarray
+  ) -> tuple[IndexBatches | None, IndexBatches | None]:
+    """Lays out one pass over each set; None for one that is not needed.
+
+    Args:
+      preset: batch sizes.
+      forget: [n] rows of the forget set.
+      retain: [n] rows of the retain set.
+    """
+    return (
+      batches.one_pass(forget, preset.forget_batch)
+      if 'forget' in self.needs
+      else None,
+      batches.one_pass(retain, preset.retain_batch)
+      if 'retain' in self.needs
+      else None,
     )

@@ -115,18 +115,21 @@ def pull_sum(
     :math:`\sum_i t(J_i^T c_i)` over the examples whose mask is not 0.
   """
   reduce = _sum_of(transform)
-  if taps.is_tappable(fun, params, batch, reduce):
-    value, pull_taps = taps.vjp(fun, params, fill_padding(batch), reduce)
+  if not taps.is_tappable(fun, params, batch, reduce):
 
-    def pull(cotangent):
-      real = _rows(batch['mask'] > 0, cotangent)
-      cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
-      return if_any_real(batch, lambda _: pull_taps(cotangent))
+    def pull_each(cotangent):
+      grads = _vmapped(fun, params, batch, cotangent)
+      return _sum_leaves(transform, grads)
 
-    return value, pull
-  return fun(params, fill_padding(batch)), lambda cotangent: _sum_leaves(
-    transform, _vmapped(fun, params, batch, cotangent)
-  )
+    return fun(params, fill_padding(batch)), pull_each
+  value, pull_taps = taps.vjp(fun, params, fill_padding(batch), reduce)
+
+  def pull(cotangent):
+    real = _rows(batch['mask'] > 0, cotangent)
+    cotangent = jnp.where(real, cotangent, jnp.zeros((), cotangent.dtype))
+    return if_any_real(batch, lambda _: pull_taps(cotangent))
+
+  return value, pull
 
 
 def squared_norms(gradients: Params) -> jax.Array:
@@ -164,8 +167,7 @@ def _sum_of(transform):
 def _sum_leaves(transform, gradients):
   """Returns the same of a tree with leaves [batch, ...]."""
   return jax.tree.map(
-    lambda g: taps.sum_examples(transform, wide(g)),
-    gradients,
+    lambda g: taps.sum_examples(transform, wide(g)), gradients
   )
 
 

@@ -111,10 +111,11 @@ def init(
 
 @functools.partial(
   jax.jit,
-  static_argnames=('method', 'strategy', 'mesh'),
+  static_argnames=('fun', 'method', 'strategy', 'mesh'),
   donate_argnames='states',
 )
 def run(
+  fun: Callable[..., Any],
   method: UnlearningMethod,
   states: loop.RunState,
   forget: Any,
@@ -123,11 +124,12 @@ def run(
   *,
   strategy: Strategy = 'auto',
   mesh: Mesh | None = None,
-) -> tuple[loop.RunState, dict[str, jax.Array]]:
-  """Runs `loop.run` for all members; donates `states`.
+) -> Any:
+  """Runs `loop.run` or `loop.prepare` for all members; donates `states`.
 
   Args:
-    method: as in `loop.run`.
+    fun: `loop.run` or `loop.prepare`.
+    method: as in `fun`.
     states: leaves [members, ...], from `init`.
     forget: `IndexBatches` [members, steps, batch] into `examples`; None for a
       method that needs none. Members with fewer steps end in padding.
@@ -137,37 +139,14 @@ def run(
     mesh: see `over_members`.
 
   Returns:
-    the states, and metrics [members, steps].
+    what `fun` does, leaves [members, ...].
 
   Raises:
-    ValueError: as `loop.run`.
+    ValueError: as `fun`.
   """
 
   def one(member, examples):
-    return loop.run(method, *member, examples)
-
-  return over_members(one, strategy, mesh)((states, forget, retain), examples)
-
-
-@functools.partial(
-  jax.jit,
-  static_argnames=('method', 'strategy', 'mesh'),
-  donate_argnames='states',
-)
-def prepare(
-  method: UnlearningMethod,
-  states: loop.RunState,
-  forget: Any,
-  retain: Any,
-  examples: Batch,
-  *,
-  strategy: Strategy = 'auto',
-  mesh: Mesh | None = None,
-) -> loop.RunState:
-  """Runs `loop.prepare` for all members; arguments as in `run`."""
-
-  def one(member, examples):
-    return loop.prepare(method, *member, examples)
+    return fun(method, *member, examples)
 
   return over_members(one, strategy, mesh)((states, forget, retain), examples)
 

@@ -14,6 +14,7 @@ from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.populations import program
 from unlearn_jax.training import checkpoint
+from unlearn_jax.training import loop
 from unlearn_jax.training.fit import EpochBatches
 from unlearn_jax.training.fit import steps_of
 from unlearn_jax.types import (
@@ -37,7 +38,8 @@ class Execution:
     strategy: see `populations.program.over_members`.
     mesh: see `populations.program.make_mesh`; None is one device.
     folder: where finished chunks are kept, and found again by the same call;
-      None keeps nothing.
+      None keeps nothing. Starting parameters, seeds and batches must be the
+      same; that the method and the examples are is for the caller to see to.
     on_epoch: called with the member-epochs done and those of the whole
       population, for a progress bar.
   """
@@ -177,16 +179,18 @@ class _Job:
   def run(self, execution: Execution) -> Params:
     """Runs chunk after chunk; the last is filled up by repetition."""
     steps, digest = self._survey()
+    examples = program.shard(self.examples, execution.mesh, PartitionSpec())
     finished = []
     for first in range(0, len(self.seeds), execution.chunk):
       chunk = np.arange(len(self.seeds))[first : first + execution.chunk]
-      made = self._restore(execution, chunk, digest)
+      made, keep = None, execution.folder is not None
+      if keep:
+        description = self._description(chunk, digest)
+        made = self._restore(execution, chunk, description)
       if made is None:
-        made = self._run_chunk(execution, chunk, steps)
-        if execution.folder is not None:
-          checkpoint.save_params(
-            _folder(execution, chunk), made, _description(chunk, digest)
-          )
+        made = self._run_chunk(execution, chunk, steps, examples)
+        if keep:
+          checkpoint.save_params(_folder(execution, chunk), made, description)
       _report(execution, (first + len(chunk)) * self.epochs, steps.size)
       finished.append(made)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *finished)
@@ -195,19 +199,31 @@ class _Job:
     """Returns the steps [members, epochs], and a digest of all batches."""
     steps = np.zeros((len(self.seeds), self.epochs), np.int64)
     digest = hashlib.sha256(repr([int(s) for s in self.seeds]).encode())
-    for member, epoch in np.ndindex(*steps.shape):
-      made = self.member_batches(member, epoch)
-      steps[member, epoch] = steps_of(made)
-      for side in made:
-        digest.update(b'' if side is None else np.asarray(side.rows).tobytes())
+    for member, row in enumerate(steps):
+      if self.prepare_batches is not None:
+        _update(digest, self.prepare_batches(member))
+      for epoch in range(self.epochs):
+        made = self.member_batches(member, epoch)
+        row[epoch] = steps_of(made)
+        _update(digest, made)
     return steps, digest.hexdigest()
 
-  def _restore(self, execution, chunk, digest):
+  def _description(self, chunk, digest):
+    """Returns what tells a chunk from those of other populations."""
+    start = hashlib.sha256()
+    _update(start, self.start(chunk))
+    return {
+      'population': digest,
+      'start': start.hexdigest(),
+      'members': [int(m) for m in chunk],
+    }
+
+  def _restore(self, execution, chunk, description):
     """Returns a finished chunk, or None."""
-    if execution.folder is None or not _folder(execution, chunk).exists():
-      return None
     folder = _folder(execution, chunk)
-    if checkpoint.describe(folder) != _description(chunk, digest):
+    if not folder.exists():
+      return None
+    if checkpoint.describe(folder) != description:
       raise InputError(
         f'{folder}: holds members of another population; remove it, or choose '
         'another folder.'
@@ -215,15 +231,13 @@ class _Job:
     like = jax.eval_shape(lambda: self.start(chunk))
     return jax.tree.map(np.asarray, checkpoint.load_params(folder, like))
 
-  def _run_chunk(self, execution, chunk, steps):
+  def _run_chunk(self, execution, chunk, steps, examples):
     """Returns the parameters of the members of `chunk`."""
     filled = np.resize(chunk, execution.chunk)
     how = {'strategy': execution.strategy, 'mesh': execution.mesh}
 
     def laid_out(tree):
       return program.shard(tree, execution.mesh)
-
-    examples = program.shard(self.examples, execution.mesh, PartitionSpec())
 
     states = program.init(
       self.method,
@@ -234,12 +248,13 @@ class _Job:
     )
     if self.method.prepare is not None and self.prepare_batches is not None:
       sets = _stack([self.prepare_batches(m) for m in filled])
-      states = program.prepare(
-        self.method, states, *laid_out(sets), examples, **how
+      states = program.run(
+        loop.prepare, self.method, states, *laid_out(sets), examples, **how
       )
     for epoch in range(self.epochs):
       made = [self.member_batches(m, epoch) for m in filled]
       states, _ = program.run(
+        loop.run,
         self.method,
         states,
         *laid_out(_stack(made, steps.max())),
@@ -257,8 +272,11 @@ def _folder(execution, chunk):
   return execution.folder / f'members_{chunk[0]}_to_{chunk[-1]}'
 
 
-def _description(chunk, digest):
-  return {'population': digest, 'members': [int(m) for m in chunk]}
+def _update(digest, tree):
+  """Adds the arrays of a tree, and where they stand in it."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.asarray(leaf).tobytes())
 
 
 def _report(execution, done, total):
