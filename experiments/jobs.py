@@ -17,7 +17,7 @@ from experiments.kws import Cell
 from experiments.kws import Task
 from experiments.runs import Runner
 from experiments.settings import Training
-from unlearn_jax.evaluation.evaluate import evaluate
+from unlearn_jax.evaluation.cards import make_cards
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.methods.preset import Preset
@@ -48,7 +48,7 @@ class Job:
     subsets = {cell.seed: cell.subsets for cell in cells}
     methods = {outcome.method for outcome in outcomes}
     provenance = {method: self._provenance(method) for method in methods}
-    cards = evaluate(outcomes, subsets, provenance)
+    cards = make_cards(outcomes, subsets, provenance)
     records.write(self.workdir / 'records.jsonl', cards)
     return cards
 

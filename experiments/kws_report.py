@@ -8,10 +8,10 @@ import scipy.special
 
 from experiments import jobs
 from experiments.kws import Cell
-from unlearn_jax.evaluation.evaluate import ORIGINAL
-from unlearn_jax.evaluation.evaluate import RETRAIN
 from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.reporting import page as pages
 from unlearn_jax.reporting import plots
 from unlearn_jax.reporting import records

@@ -31,7 +31,7 @@ from experiments.kws import make_cell
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.evaluation import statistics
 from unlearn_jax.evaluation import ulira
-from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import Preset

@@ -12,7 +12,7 @@ from experiments import jobs
 from experiments import settings
 from experiments.kws import make_cell
 from experiments.runs import Run
-from unlearn_jax.evaluation.evaluate import ORIGINAL
+from unlearn_jax.evaluation.outcome import ORIGINAL
 
 
 def main() -> None:

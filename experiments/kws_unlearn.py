@@ -22,9 +22,9 @@ from experiments.kws import Cell
 from experiments.kws import make_cell
 from experiments.runs import Run
 from unlearn_jax.datasets import forget
-from unlearn_jax.evaluation.evaluate import ORIGINAL
-from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods import wrappers

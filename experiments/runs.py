@@ -23,9 +23,9 @@ from unlearn_jax.datasets import batches
 from unlearn_jax.evaluation import outcome as outcomes
 from unlearn_jax.evaluation.accuracy import accuracy
 from unlearn_jax.evaluation.accuracy import matched_accuracy
-from unlearn_jax.evaluation.evaluate import ORIGINAL
-from unlearn_jax.evaluation.evaluate import RETRAIN
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.methods.rewind import rewind

@@ -13,11 +13,18 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):
   _FLAGS = (os.environ.get('XLA_FLAGS'), '--xla_cpu_use_fusion_emitters=false')
   os.environ['XLA_FLAGS'] = ' '.join(filter(None, _FLAGS))
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_disable_most_optimizations', True)
+
+# The same examples every time, and no files of its own.
+hypothesis.settings.register_profile(
+  'same', derandomize=True, database=None, deadline=None, max_examples=50
+)
+hypothesis.settings.load_profile('same')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -36,6 +36,23 @@ def excess(labels: np.ndarray, predictions: np.ndarray) -> float:
   return float((share - share_of_labels) / (1.0 - share_of_labels))
 
 
+def prediction_entropy(labels: np.ndarray, predictions: np.ndarray) -> float:
+  """Returns the entropy of the predicted classes, over its largest value.
+
+  In [0, 1]: 0 for a constant predictor, 1 where all classes that occur are
+  predicted equally often. nan for an empty set, or a single class.
+
+  Args:
+    labels: [n] int.
+    predictions: [n] int.
+  """
+  classes = len(np.union1d(labels, predictions))
+  if classes < 2:
+    return float('nan')
+  shares = np.unique(predictions, return_counts=True)[1] / len(predictions)
+  return float(max(-(shares * np.log(shares)).sum() / np.log(classes), 0.0))
+
+
 def is_collapsed(
   labels: np.ndarray,
   predictions: np.ndarray,

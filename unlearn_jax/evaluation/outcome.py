@@ -13,6 +13,7 @@ import numpy as np
 from unlearn_jax.types import InputError
 
 SETS = ('forget', 'retain', 'validation', 'test')
+RETRAIN, ORIGINAL = 'retrain', 'original'  # Methods that others stand beside.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,12 +25,20 @@ class Subsets:
     keywords: names of the classes.
     forgotten_classes: classes that the request removes whole.
     forget_hash: names the forget set.
+    properties: besides the label, what non-members should share with members:
+      by name ('speaker'), of each set, [n] int.
+    untrained: logits of networks that were never trained, on the forget set,
+      [networks, n, classes]; None if there are none.
   """
 
   labels: Mapping[str, np.ndarray]
   keywords: tuple[str, ...]
   forgotten_classes: tuple[int, ...] = ()
   forget_hash: str = ''
+  properties: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
+    default_factory=dict
+  )
+  untrained: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +51,8 @@ class Outcome:
     replicate: of several runs that differ in their random numbers alone.
     logits: of each set in `SETS`, [n, classes] float32.
     curves: values after each epoch, the first before any step.
-    cost: seconds, steps and examples.
+    cost: seconds, steps, examples and bytes.
+    inner: metrics that take the model itself, by name; not written to disk.
   """
 
   method: str
@@ -51,6 +61,7 @@ class Outcome:
   logits: Mapping[str, np.ndarray]
   curves: Mapping[str, np.ndarray]
   cost: Mapping[str, float]
+  inner: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def save(outcome: Outcome, path: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
+from unlearn_jax.evaluation import roc
 from unlearn_jax.evaluation.worlds import check_worlds
 
 Density = Literal['gaussian', 'kde']
@@ -254,17 +255,15 @@ def _summary(scores_u, scores_r):
   model, example = (np.concatenate(axis) for axis in zip(*places, strict=True))
   u, r = (s[~np.isnan(s)] for s in (scores_u, scores_r))
   scores = np.concatenate([u, r])
-  ranks = scipy.stats.rankdata(scores)
-  above = ranks[: len(u)].sum() - len(u) * (len(u) + 1) / 2
   return UliraResult(
     scores=scores,
     unlearned=np.arange(len(scores)) < len(u),
     model=model,
     example=example,
     accuracy=float(_accuracy(u[:, None], r[:, None])[0]),
-    auc=float(above / (len(u) * len(r))),
-    tpr_at_1e2=tpr_at(u, r, 1e-2),
-    tpr_at_1e3=tpr_at(u, r, 1e-3),
+    auc=roc.auc(u, r),
+    tpr_at_1e2=roc.tpr_at(u, r, 1e-2),
+    tpr_at_1e3=roc.tpr_at(u, r, 1e-3),
     example_accuracy=_accuracy(scores_u, scores_r),
   )
 
@@ -280,18 +279,3 @@ def _accuracy(scores_u, scores_r):
     return np.where(count, total / np.maximum(count, 1), np.nan)
 
   return (share(scores_u, 1) + share(scores_r, -1)) / 2
-
-
-def tpr_at(positives: np.ndarray, negatives: np.ndarray, fpr: float) -> float:
-  """Largest true positive rate whose false positive rate is at most `fpr`.
-
-  Args:
-    positives: scores, higher for positives.
-    negatives: scores; nan is returned for fewer than 10 / fpr.
-    fpr: in (0, 1).
-  """
-  if len(negatives) < 10 / fpr:
-    return float('nan')
-  allowed = int(np.floor(fpr * len(negatives)))
-  threshold = np.sort(negatives)[-allowed - 1]
-  return float((positives > threshold).mean())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any
@@ -10,24 +11,31 @@ import numpy as np
 
 from unlearn_jax.evaluation import collapse
 from unlearn_jax.evaluation import gaps
+from unlearn_jax.evaluation import measure as measure_lib
+from unlearn_jax.evaluation import relearn
 from unlearn_jax.evaluation import statistics
-from unlearn_jax.evaluation.measure import measure
 from unlearn_jax.evaluation.measure import Measured
-from unlearn_jax.evaluation.measure import Metric
-from unlearn_jax.evaluation.measure import METRICS
 from unlearn_jax.evaluation.metric_card import is_damaged
 from unlearn_jax.evaluation.metric_card import judge
 from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.metrics import Metric
+from unlearn_jax.evaluation.metrics import metric
+from unlearn_jax.evaluation.metrics import METRICS
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.outcome import Subsets
-
-RETRAIN, ORIGINAL = 'retrain', 'original'
 
 # Of each method, of each seed, the runs that differ by replicate.
 _Runs = dict[str, dict[int, list[Measured]]]
 
+_DISTANCES = (*measure_lib.DISTANCES, 'average_gap')
 
-def evaluate(
+# Jobs write their records after every seed; a run is measured once.
+_measure = functools.lru_cache(4_096)(measure_lib.measure)
+
+
+def make_cards(
   outcomes: Sequence[Outcome],
   subsets: Mapping[int, Subsets],
   provenance: Mapping[str, Mapping[str, Any]] | None = None,
@@ -44,14 +52,14 @@ def evaluate(
       and forget sets.
 
   Returns:
-    cards in the order of the methods, and in each of `METRICS`.
+    cards in the order of the methods, and in each of `metrics.METRICS`.
   """
   runs: _Runs = {}
   for outcome in outcomes:
-    measured = measure(outcome, subsets[outcome.seed])
+    measured = _measure(outcome, subsets[outcome.seed])
     by_seed = runs.setdefault(outcome.method, {})
     by_seed.setdefault(outcome.seed, []).append(measured)
-  reference = _Reference(runs.get(RETRAIN, {}))
+  reference = _Reference(runs, subsets)
   cards: list[MetricCard] = []
   for method, by_seed in runs.items():
     seeds = sorted(by_seed)
@@ -70,62 +78,95 @@ def evaluate(
 
 
 class _Reference:
-  """Retrained models: ideals by seed, and noise floors."""
+  """Retrained and original models: ideals by seed, and noise floors."""
 
-  def __init__(self, runs: dict[int, list[Measured]]):
-    self.values = {seed: _mean_values(group) for seed, group in runs.items()}
-    self._groups = {
-      seed: [measured.values for measured in group]
-      for seed, group in runs.items()
+  def __init__(self, runs: _Runs, subsets: Mapping[int, Subsets]):
+    self.groups = runs.get(RETRAIN, {})
+    self._means = {s: _mean_values(group) for s, group in self.groups.items()}
+    self._originals = {
+      s: _mean_values(group) for s, group in runs.get(ORIGINAL, {}).items()
     }
+    self._subsets = subsets
+    self._between = {  # Of each pair of retrained models of a seed.
+      seed: [_distances(a, b) for a, b in itertools.combinations(group, 2)]
+      for seed, group in self.groups.items()
+    }
+    self.values = {
+      s: self.values_of(RETRAIN, s, g) for s, g in self.groups.items()
+    }
+
+  def values_of(
+    self, method: str, seed: int, group: Sequence[Measured]
+  ) -> dict[str, float]:
+    """Returns the metrics of a method for one seed, mean over replicates."""
+    values, ideal = _mean_values(group), self._means.get(seed)
+    if method == RETRAIN:
+      unknown = dict.fromkeys(_DISTANCES, math.nan)
+      values |= _mean(self._between[seed]) or unknown
+    elif ideal is not None:
+      pairs = itertools.product(group, self.groups[seed])
+      values |= _mean([measure_lib.between(a, b) for a, b in pairs])
+      values['average_gap'] = gaps.average_gap(values, ideal)
+    if ideal is not None and 'relearn.steps' in values:
+      steps = values['relearn.steps'], ideal['relearn.steps']
+      values['relearn.anamnesis'] = relearn.anamnesis_index(*steps)
+    if seed in self._originals:
+      subsets = self._subsets[seed]
+      values |= measure_lib.beside(
+        values,
+        ideal,
+        self._originals[seed],
+        classes=len(subsets.keywords),
+        removes_classes=bool(subsets.forgotten_classes),
+      )
+    run_s = values.get('cost.run_s', 0.0)
+    if ideal is not None and method != ORIGINAL and run_s > 0:
+      values['cost.rte'] = ideal['cost.run_s'] / run_s
+    return values
 
   def of(self, name: str, seeds: Sequence[int]) -> np.ndarray:
     """Returns the ideal of each seed, nan where there is none."""
     return np.array([self.values.get(s, {}).get(name, np.nan) for s in seeds])
 
   def floor(self, name: str) -> float:
-    """Returns the noise floor of a metric."""
-    if name == 'average_gap':
-      pairs = [self.gaps_between_replicates(seed) for seed in self._groups]
-      found = [gap for group in pairs for gap in group]
-      return float(np.percentile(found, 95)) if found else math.nan
-    groups = self._groups.values()
+    """Returns the noise floor of a metric.
+
+    Of a distance between runs, how far pairs of retrained models spread around
+    their mean; an average gap has 0 as its ideal, so it is the pairs
+    themselves.
+    """
+    pairs = [
+      p[name] for group in self._between.values() for p in group if name in p
+    ]
+    pairs = [x for x in pairs if not math.isnan(x)]
+    if pairs:
+      middle = 0.0 if name == 'average_gap' else float(np.mean(pairs))
+      return float(np.percentile(np.abs(np.array(pairs) - middle), 95))
+    groups = self.groups.values()
     return statistics.noise_floor(
-      [values.get(name, math.nan) for values in group] for group in groups
+      [m.values.get(name, math.nan) for m in group] for group in groups
     )
 
-  def gaps_between_replicates(self, seed: int) -> list[float]:
-    """Returns the average gap of each pair of retrained models of a seed."""
-    pairs = itertools.combinations(self._groups[seed], 2)
-    return [gaps.average_gap(a, b) for a, b in pairs]
+
+def _distances(a: Measured, b: Measured) -> dict[str, float]:
+  found = measure_lib.between(a, b)
+  return {**found, 'average_gap': gaps.average_gap(a.values, b.values)}
+
+
+def _mean(many: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  if not many:
+    return {}
+  return {name: float(np.mean([v[name] for v in many])) for name in many[0]}
 
 
 def _mean_values(group: Sequence[Measured]) -> dict[str, float]:
-  names = group[0].values
-  return {n: float(np.mean([m.values[n] for m in group])) for n in names}
-
-
-def _values_of_seed(method, seed, group, reference) -> dict[str, float]:
-  """Returns the metrics of a method for one seed, mean over replicates."""
-  values = _mean_values(group)
-  ideal = reference.values.get(seed)
-  if ideal is None:
-    return values
-  if method == RETRAIN:
-    between = reference.gaps_between_replicates(seed)
-    values['average_gap'] = float(np.mean(between)) if between else math.nan
-  else:
-    values['average_gap'] = gaps.average_gap(values, ideal)
-  if method != ORIGINAL and values.get('cost.run_s', 0) > 0:
-    values['cost.rte'] = ideal['cost.run_s'] / values['cost.run_s']
-  return values
+  return _mean([measured.values for measured in group])
 
 
 def _cards_of_method(method, by_seed, reference, provenance):
   seeds = list(by_seed)
   values = [
-    _values_of_seed(method, seed, group, reference)
-    for seed, group in by_seed.items()
+    reference.values_of(method, seed, group) for seed, group in by_seed.items()
   ]
   collapsed = any(
     collapse.is_collapsed(
@@ -137,22 +178,25 @@ def _cards_of_method(method, by_seed, reference, provenance):
     for measured in group
   )
   rows = {}
-  for name, metric in METRICS.items():
+  # Of the others nothing was measured: no reference, or no forgotten classes.
+  found = {name for v in values for name in v}
+  layers = [name for name in values[0] if name not in METRICS]
+  for name in [n for n in METRICS if n in found] + layers:
+    row = metric(name)
     numbers = np.array([v.get(name, np.nan) for v in values])
-    if np.isnan(numbers).all() and name not in values[0]:
-      continue  # Not measured: no reference, or no forgotten classes.
-    sizes = [group[0].sizes.get(metric.examples) for group in by_seed.values()]
+    sizes = [group[0].sizes.get(row.examples) for group in by_seed.values()]
     size = None if None in sizes else float(np.mean(sizes))
-    ideal = _ideal(metric, reference.of(name, seeds), size)
-    rows[name] = _Row(metric, numbers, size, ideal, reference.floor(name))
+    ideal = _ideal(row, reference.of(name, seeds), size)
+    rows[name] = _Row(row, numbers, size, ideal, reference.floor(name))
   utilities = {
     name: (row.value.mean, _triple(row.ideal), row.floor)
     for name, row in rows.items()
     if row.metric.is_utility
   }
   damaged = is_damaged(collapsed, utilities)
+  notes = {n for group in by_seed.values() for m in group for n in m.notes}
   return [
-    _card(name, row, collapsed, damaged, provenance)
+    _card(name, row, collapsed, damaged, provenance, notes)
     for name, row in rows.items()
   ]
 
@@ -181,7 +225,7 @@ def _interval(metric, numbers, size) -> statistics.Interval:
 def _ideal(metric, of_retrain, size) -> statistics.Interval:
   if metric.ideal == 'retrain':
     return _interval(metric, of_retrain, size)
-  value = 0.0 if metric.ideal == 'theory' else math.nan
+  value = metric.theory if metric.ideal == 'theory' else math.nan
   return statistics.Interval(value, math.nan, math.nan, 'none')
 
 
@@ -189,7 +233,7 @@ def _triple(interval):
   return interval.mean, interval.low, interval.high
 
 
-def _card(name, row, collapsed, damaged, provenance) -> MetricCard:
+def _card(name, row, collapsed, damaged, provenance, more) -> MetricCard:
   metric, value, ideal = row.metric, row.value, row.ideal
   verdict, over = judge(
     value.mean,
@@ -205,6 +249,8 @@ def _card(name, row, collapsed, damaged, provenance) -> MetricCard:
     notes.append(f'undefined for {undefined} of {len(row.numbers)} seeds')
   if len(row.numbers) == 1:
     notes.append('one seed')
+  if name.startswith(('loss.', 'mia.')):
+    notes += sorted(more)
   return MetricCard(
     name=name,
     version=metric.version,

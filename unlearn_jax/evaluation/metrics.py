@@ -1,0 +1,124 @@
+"""What is known of each metric: its direction, its ideal, who it counts."""
+
+import dataclasses
+
+from unlearn_jax.evaluation.metric_card import Direction
+from unlearn_jax.evaluation.metric_card import Forgotten
+from unlearn_jax.evaluation.metric_card import IdealKind
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """A row of the table.
+
+  Attributes:
+    direction: 'match' retraining, or 'higher' or 'lower' is better.
+    examples: the set whose size is the number of examples; None if there is
+      none.
+    forgotten: the side of retraining on which "too forgotten" lies.
+    ideal: where the ideal comes from.
+    theory: the ideal, where it comes from theory.
+    is_share: a share of the examples, with a binomial error.
+    is_utility: its loss is damage.
+    version: raised when the definition changes.
+  """
+
+  direction: Direction
+  examples: str | None = None
+  forgotten: Forgotten | None = None
+  ideal: IdealKind = 'retrain'
+  theory: float = 0.0
+  is_share: bool = False
+  is_utility: bool = False
+  version: int = 1
+
+
+def _accuracies() -> dict[str, Metric]:
+  forget = Metric('match', 'forget', forgotten='below')
+  forgotten_test = Metric('match', 'test_forgotten', forgotten='below')
+  rows = {'forget': forget, 'test_forgotten': forgotten_test}
+  for name in ('retain', 'validation', 'test'):
+    is_utility = name != 'validation'
+    rows[name] = Metric('higher', name, is_utility=is_utility)
+  shares = {
+    f'accuracy.{name}': dataclasses.replace(row, is_share=True)
+    for name, row in rows.items()
+  }
+  # Damage is judged on accuracies.
+  others = {
+    f'{metric}.{name}': dataclasses.replace(row, is_utility=False)
+    for metric in ('balanced_accuracy', 'macro_f1')
+    for name, row in rows.items()
+  }
+  return shares | others
+
+
+_FORGET_BELOW = Metric('match', 'forget', forgotten='below')
+_FORGET_ABOVE = Metric('match', 'forget', forgotten='above')
+_MATCHED_BELOW = Metric('match', 'matched', forgotten='below')
+_FORGET_DISTANCE = Metric('lower', 'forget')
+_COST = Metric('lower', ideal='none')
+
+METRICS: dict[str, Metric] = {
+  **_accuracies(),
+  'collapse.excess': Metric('lower', 'test'),
+  'collapse.prediction_entropy': Metric('match', 'test'),
+  'loss.forget': _FORGET_ABOVE,
+  # Attacks on one model. The logistic one finds a high loss as well as a low
+  # one, so it has no side.
+  'mia.loss_threshold.auc': _MATCHED_BELOW,
+  'mia.loss_threshold.accuracy': _MATCHED_BELOW,
+  'mia.loss_threshold.tpr_at_1e2': _MATCHED_BELOW,
+  'mia.loss_threshold.tpr_at_1e3': _MATCHED_BELOW,
+  'mia.loss_logistic': Metric('match', 'matched'),
+  'mia.svc_five': dataclasses.replace(_FORGET_ABOVE, is_share=True),
+  'mia.entropy': dataclasses.replace(_FORGET_BELOW, is_share=True),
+  'mia.paper_loss': dataclasses.replace(_FORGET_ABOVE, is_share=True),
+  'zrf': _FORGET_ABOVE,
+  # Distances to retrained models; the ideal is that between two of them.
+  'distance.js': _FORGET_DISTANCE,
+  'distance.activation': _FORGET_DISTANCE,
+  'distance.loss_wasserstein': _FORGET_DISTANCE,
+  'distance.weights': Metric('lower'),
+  'average_gap': Metric('lower', ideal='theory'),
+  'tow': Metric('higher'),
+  # For comparison with published tables.
+  'aus': Metric('match'),
+  'nomus': Metric('match'),
+  'mu_bench': Metric('match'),
+  'gum': Metric('higher', ideal='none'),
+  'cgum': Metric('higher', ideal='none'),
+  # How soon a copy learns the forget set again.
+  'relearn.steps': _FORGET_ABOVE,
+  'relearn.loss_area': _FORGET_ABOVE,
+  'relearn.anamnesis': dataclasses.replace(
+    _FORGET_ABOVE, ideal='theory', theory=1.0
+  ),
+  'cost.run_s': _COST,
+  'cost.compile_s': _COST,
+  'cost.peak_bytes': _COST,
+  'cost.optimizer_steps': _COST,
+  'cost.examples': _COST,
+  'cost.rte': Metric('higher', ideal='none'),
+}
+# Of each layer, on the forget and on the retain set; the layer comes last.
+LAYER_METRICS: dict[str, Metric] = {
+  'cka.retrain.forget': Metric('higher', 'forget'),
+  'cka.retrain.retain': Metric('higher', 'retain'),
+  'cka.original.forget': Metric('match', 'forget'),
+  'cka.original.retain': Metric('match', 'retain'),
+}
+
+
+def metric(name: str) -> Metric:
+  """Returns the row of a metric, also of one of a layer.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  row = METRICS.get(name) or LAYER_METRICS.get('.'.join(name.split('.')[:3]))
+  if row is None:
+    raise ValueError(
+      f'{name}: must be one of {", ".join([*METRICS, *LAYER_METRICS])}.'
+    )
+  return row
