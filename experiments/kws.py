@@ -22,6 +22,7 @@ from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.types import Batch, Params
 
 _PREDICT_BATCH = 250
+_UNTRAINED = 10  # Networks for the zero retrain forgetting score.
 
 
 class Task:
@@ -74,10 +75,15 @@ class Task:
       'label': jnp.asarray(self.corpus.keyword, jnp.int32),
     }
     self._predict = jax.jit(self._logits_of_rows)
+    self._layers = jax.jit(self._layers_of_rows)
 
   def _logits_of_rows(self, params, examples, rows):
     batch = {name: x[rows] for name, x in examples.items()}
     return self.classifier.predict_fn(params, batch)
+
+  def _layers_of_rows(self, params, examples, rows):
+    batch = {name: x[rows] for name, x in examples.items()}
+    return self.classifier.layers_fn(params, batch)
 
   def logits(self, params: Params, rows: np.ndarray) -> np.ndarray:
     """Returns the logits of `rows` of the corpus, [len(rows), classes]."""
@@ -89,6 +95,21 @@ class Task:
     ]
     classes = len(self.corpus.keywords)
     return np.concatenate([*parts, np.empty((0, classes))])[: len(rows)]
+
+  def untrained_logits(self, rows: np.ndarray) -> np.ndarray:
+    """Returns logits of networks as they begin, [networks, rows, classes]."""
+    return np.stack(
+      [
+        self.logits(self.classifier.init_fn(jax.random.key(seed)), rows)
+        for seed in range(_UNTRAINED)
+      ]
+    )
+
+  def layers(self, params: Params, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the outputs of the network's blocks, [rows, channels]."""
+    return jax.tree.map(
+      np.asarray, self._layers(params, self.examples, jnp.asarray(rows))
+    )
 
   def description(self, split_seed: int) -> dict:
     """Returns what one must know to use a model: JSON can hold it."""
@@ -111,12 +132,14 @@ class Cell:
     split_seed: of the split; the seed of the original model.
     rows: rows of 'forget', 'retain', 'validation' and 'test'.
     subsets: labels of the same, for the evaluation.
+    request: what to forget; '' is nothing.
   """
 
   seed: int
   split_seed: int
   rows: dict[str, np.ndarray]
   subsets: Subsets
+  request: str = ''
 
   @property
   def training(self) -> np.ndarray:
@@ -156,5 +179,7 @@ def make_cell(
     keywords=corpus.keywords,
     forgotten_classes=tuple(corpus.keywords.index(name) for name in forgotten),
     forget_hash=forget_lib.forget_hash(corpus.utterance_id[forget]),
+    properties={'speaker': {n: corpus.speaker[r] for n, r in rows.items()}},
+    untrained=task.untrained_logits(forget) if len(forget) else None,
   )
-  return Cell(seed, split_seed, rows, subsets)
+  return Cell(seed, split_seed, rows, subsets, str(request or ''))

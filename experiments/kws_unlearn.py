@@ -8,16 +8,14 @@ method and exact retraining, and writes <workdir>/records.jsonl and
 <workdir>/report/index.html. The same command goes on after any interruption.
 """
 
-from collections.abc import Mapping
-import pathlib
-from typing import Any
-
 from absl import flags
 
 from experiments import cli
+from experiments import inner
 from experiments import jobs
 from experiments import kws_report
 from experiments import settings
+from experiments import stored
 from experiments.kws import Cell
 from experiments.kws import make_cell
 from experiments.runs import Run
@@ -28,9 +26,8 @@ from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods import wrappers
-from unlearn_jax.training import checkpoint
 from unlearn_jax.training.fit import NonFiniteLossError
-from unlearn_jax.types import InputError, Params
+from unlearn_jax.types import Params
 
 FORGET = flags.DEFINE_string(
   'forget',
@@ -83,8 +80,8 @@ def main() -> None:
   presets = choice.presets(
     methods, PRESET.value, removes_classes=removes_classes
   )
-  folder = _model_folder(CHECKPOINT.value)
-  described = checkpoint.describe(folder) if folder else None
+  model = CHECKPOINT.value and stored.find('checkpoint', CHECKPOINT.value)
+  described = model.description if model else None
   training = settings.training_settings(described)
   more_settings = {
     'checkpoint': CHECKPOINT.value,
@@ -94,7 +91,7 @@ def main() -> None:
   }
   others = {'methods': METHODS.value}
   job = jobs.open_job(training, more_settings, others, presets)
-  given = _load_given(job, folder, described)
+  given = model.load(job.task, job.runner.like()) if model else None
   cells = [
     make_cell(
       job.task,
@@ -107,7 +104,9 @@ def main() -> None:
   outcomes: list[Outcome] = []
   failures: list[str] = []
   for i, cell in enumerate(cells):
-    outcomes += _run_cell(job, cell, methods, given, failures)
+    made = _run_cell(job, cell, methods, given, failures)
+    models = {(o.method, o.replicate): _params(job, o, given) for o in made}
+    outcomes += inner.with_inner(job.task, cell, made, models)
     cards = job.write_records(cells[: i + 1], outcomes)
   title = f'Unlearning {request} from {job.task.corpus.name}'
   page = kws_report.write(job, cells, outcomes, cards, title, failures)
@@ -117,36 +116,12 @@ def main() -> None:
     raise NonFiniteLossError('; '.join(failures))
 
 
-def _model_folder(path: str | None) -> pathlib.Path | None:
-  """Finds the model in the folder that `--checkpoint` names."""
-  if path is None:
-    return None
-  folder = pathlib.Path(path).expanduser()
-  if not folder.is_dir():
-    raise InputError(
-      f'--checkpoint={path}: does not exist; must be the folder of a model '
-      'that kws_train wrote.'
-    )
-  return folder / 'model' if (folder / 'model').is_dir() else folder
-
-
-def _load_given(
-  job: jobs.Job,
-  folder: pathlib.Path | None,
-  described: Mapping[str, Any] | None,
-) -> Params | None:
-  """Loads the model of `--checkpoint`, if there is one."""
-  if folder is None or described is None:
-    return None
-  params = checkpoint.load_params(folder, job.runner.like())
-  fingerprint = job.task.corpus.fingerprint
-  if described.get('fingerprint') != fingerprint:
-    raise InputError(
-      f'--checkpoint={folder}: was trained on another version of '
-      f'{job.task.corpus.name} (fingerprint {described.get("fingerprint")}); '
-      f'--data_dir must hold the same recordings, and holds {fingerprint}.'
-    )
-  return params
+def _params(job: jobs.Job, outcome: Outcome, given: Params | None) -> Params:
+  """Returns the model of an outcome."""
+  if outcome.method == ORIGINAL and given is not None:
+    return given
+  run = Run(outcome.method, outcome.seed, outcome.replicate)
+  return job.runner.params(run)
 
 
 def _run_cell(

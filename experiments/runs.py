@@ -217,13 +217,20 @@ class Runner:
     cost = {
       'compile_s': program.compile_s,
       'run_s': progress.run_s,
+      'peak_bytes': program.peak_bytes(),
       'optimizer_steps': progress.steps,
       'examples': progress.examples,
     }
     made = self.evaluate(cell, run, params, progress.curves, cost)
     description = self.task.description(cell.split_seed)
-    description |= {'method': run.method, 'seed': run.seed}
-    description['forget_hash'] = cell.subsets.forget_hash
+    description |= {
+      'method': run.method,
+      'seed': run.seed,
+      'replicate': run.replicate,
+      'forget': cell.request,
+      'forget_hash': cell.subsets.forget_hash,
+      'cost': cost,
+    }
     folder = run.folder(self.workdir)
     checkpoint.save_params(folder / 'model', params, description)
     outcomes.save(made, folder / 'outcome.npz')

@@ -16,6 +16,7 @@ from unlearn_jax.evaluation.metric_card import is_damaged
 from unlearn_jax.evaluation.metric_card import judge
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.metrics import LAYER_METRICS
+from unlearn_jax.evaluation.metrics import metric
 from unlearn_jax.evaluation.metrics import METRICS
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import Subsets
@@ -233,6 +234,8 @@ class EvaluateTest(parameterized.TestCase):
     for card in by_name(self.cards, 'broken').values():
       self.assertTrue(card.collapsed)
       known = not math.isnan(card.ideal) and not math.isnan(card.value)
+      if metric(card.name).is_pairwise:
+        known &= not math.isnan(card.noise_floor)
       want = 'damaged' if known else 'no reference'
       self.assertEqual(card.verdict, want, card.name)
 
@@ -314,7 +317,9 @@ class EvaluateTest(parameterized.TestCase):
       pairs = [distance(p(close), p(r)) for r in (first, second)]
       self.assertAlmostEqual(cards[name].value, np.mean(pairs))
       self.assertAlmostEqual(cards[name].ideal, distance(p(first), p(second)))
-      self.assertEqual(cards[name].noise_floor, 0.0)  # One pair alone.
+      # One pair is no yardstick.
+      self.assertTrue(math.isnan(cards[name].noise_floor))
+      self.assertEqual(cards[name].verdict, 'no reference')
 
   def test_published_scores_are_of_the_same_accuracies(self):
     outcomes, subsets = full_example()

@@ -81,18 +81,23 @@ class _Reference:
   """Retrained and original models: ideals by seed, and noise floors."""
 
   def __init__(self, runs: _Runs, subsets: Mapping[int, Subsets]):
+    self._subsets = subsets
     self.groups = runs.get(RETRAIN, {})
     self._means = {s: _mean_values(group) for s, group in self.groups.items()}
     self._originals = {
       s: _mean_values(group) for s, group in runs.get(ORIGINAL, {}).items()
     }
-    self._subsets = subsets
     self._between = {  # Of each pair of retrained models of a seed.
       seed: [_distances(a, b) for a, b in itertools.combinations(group, 2)]
       for seed, group in self.groups.items()
     }
+    self._each = {
+      seed: [self._add_beside(dict(m.values), seed) for m in group]
+      for seed, group in self.groups.items()
+    }
     self.values = {
-      s: self.values_of(RETRAIN, s, g) for s, g in self.groups.items()
+      seed: self.values_of(RETRAIN, seed, group)
+      for seed, group in self.groups.items()
     }
 
   def values_of(
@@ -107,11 +112,18 @@ class _Reference:
       pairs = itertools.product(group, self.groups[seed])
       values |= _mean([measure_lib.between(a, b) for a, b in pairs])
       values['average_gap'] = gaps.average_gap(values, ideal)
+    run_s = values.get('cost.run_s', 0.0)
+    if ideal is not None and method != ORIGINAL and run_s > 0:
+      values['cost.rte'] = ideal['cost.run_s'] / run_s
+    return self._add_beside(values, seed)
+
+  def _add_beside(self, values, seed):
+    """Adds what takes the original or the mean retrained model of a seed."""
+    ideal, subsets = self._means.get(seed), self._subsets[seed]
     if ideal is not None and 'relearn.steps' in values:
       steps = values['relearn.steps'], ideal['relearn.steps']
       values['relearn.anamnesis'] = relearn.anamnesis_index(*steps)
     if seed in self._originals:
-      subsets = self._subsets[seed]
       values |= measure_lib.beside(
         values,
         ideal,
@@ -119,9 +131,6 @@ class _Reference:
         classes=len(subsets.keywords),
         removes_classes=bool(subsets.forgotten_classes),
       )
-    run_s = values.get('cost.run_s', 0.0)
-    if ideal is not None and method != ORIGINAL and run_s > 0:
-      values['cost.rte'] = ideal['cost.run_s'] / run_s
     return values
 
   def of(self, name: str, seeds: Sequence[int]) -> np.ndarray:
@@ -135,17 +144,21 @@ class _Reference:
     their mean; an average gap has 0 as its ideal, so it is the pairs
     themselves.
     """
-    pairs = [
-      p[name] for group in self._between.values() for p in group if name in p
-    ]
-    pairs = [x for x in pairs if not math.isnan(x)]
-    if pairs:
-      middle = 0.0 if name == 'average_gap' else float(np.mean(pairs))
-      return float(np.percentile(np.abs(np.array(pairs) - middle), 95))
-    groups = self.groups.values()
-    return statistics.noise_floor(
-      [m.values.get(name, math.nan) for m in group] for group in groups
+    if not metric(name).is_pairwise:
+      return statistics.noise_floor(
+        [values.get(name, math.nan) for values in group]
+        for group in self._each.values()
+      )
+    many = self._between if name in _DISTANCES else self._each
+    found = np.array(
+      [v.get(name, math.nan) for group in many.values() for v in group]
     )
+    found = found[~np.isnan(found)]
+    if name == 'average_gap':
+      return float(np.percentile(found, 95)) if len(found) else math.nan
+    if len(np.unique(found)) < 2:  # Of two models, each has the same.
+      return math.nan
+    return float(np.percentile(np.abs(found - found.mean()), 95))
 
 
 def _distances(a: Measured, b: Measured) -> dict[str, float]:
@@ -235,9 +248,12 @@ def _triple(interval):
 
 def _card(name, row, collapsed, damaged, provenance, more) -> MetricCard:
   metric, value, ideal = row.metric, row.value, row.ideal
+  known = _triple(ideal)
+  if metric.is_pairwise and math.isnan(row.floor):
+    known = math.nan, math.nan, math.nan  # One pair is no yardstick.
   verdict, over = judge(
     value.mean,
-    _triple(ideal),
+    known,
     row.floor,
     direction=metric.direction,
     forgotten=metric.forgotten,

@@ -20,6 +20,8 @@ class Metric:
     theory: the ideal, where it comes from theory.
     is_share: a share of the examples, with a binomial error.
     is_utility: its loss is damage.
+    is_pairwise: it is of pairs of runs, for which two retrained models alone
+      give an ideal and no noise floor.
     version: raised when the definition changes.
   """
 
@@ -30,6 +32,7 @@ class Metric:
   theory: float = 0.0
   is_share: bool = False
   is_utility: bool = False
+  is_pairwise: bool = False
   version: int = 1
 
 
@@ -56,7 +59,7 @@ def _accuracies() -> dict[str, Metric]:
 _FORGET_BELOW = Metric('match', 'forget', forgotten='below')
 _FORGET_ABOVE = Metric('match', 'forget', forgotten='above')
 _MATCHED_BELOW = Metric('match', 'matched', forgotten='below')
-_FORGET_DISTANCE = Metric('lower', 'forget')
+_FORGET_DISTANCE = Metric('lower', 'forget', is_pairwise=True)
 _COST = Metric('lower', ideal='none')
 
 METRICS: dict[str, Metric] = {
@@ -79,9 +82,9 @@ METRICS: dict[str, Metric] = {
   'distance.js': _FORGET_DISTANCE,
   'distance.activation': _FORGET_DISTANCE,
   'distance.loss_wasserstein': _FORGET_DISTANCE,
-  'distance.weights': Metric('lower'),
-  'average_gap': Metric('lower', ideal='theory'),
-  'tow': Metric('higher'),
+  'distance.weights': Metric('lower', is_pairwise=True),
+  'average_gap': Metric('lower', ideal='theory', is_pairwise=True),
+  'tow': Metric('higher', is_pairwise=True),
   # For comparison with published tables.
   'aus': Metric('match'),
   'nomus': Metric('match'),
@@ -103,8 +106,8 @@ METRICS: dict[str, Metric] = {
 }
 # Of each layer, on the forget and on the retain set; the layer comes last.
 LAYER_METRICS: dict[str, Metric] = {
-  'cka.retrain.forget': Metric('higher', 'forget'),
-  'cka.retrain.retain': Metric('higher', 'retain'),
+  'cka.retrain.forget': Metric('higher', 'forget', is_pairwise=True),
+  'cka.retrain.retain': Metric('higher', 'retain', is_pairwise=True),
   'cka.original.forget': Metric('match', 'forget'),
   'cka.original.retain': Metric('match', 'retain'),
 }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.models.tc_resnet import TCResNet8
-from unlearn_jax.types import InitParamsFn, InputError, PredictFn
+from unlearn_jax.types import Batch, InitParamsFn, InputError, Params, PredictFn
 
 
 class Network(NamedTuple):
@@ -19,12 +19,16 @@ class Network(NamedTuple):
     module: maps a number of classes to a module.
     reads: the name in a batch of what the module is called with.
     blocks: path prefixes of its parameters from input to output; the last is
-      the linear head.
+      the linear head. Those that are modules at the top are its layers.
+    batch_axis: of the outputs of its layers.
+    channel_axis: likewise.
   """
 
   module: Callable[[int], nn.Module]
   reads: str
   blocks: tuple[str, ...]
+  batch_axis: int = 0
+  channel_axis: int = -1
 
 
 class Classifier(NamedTuple):
@@ -35,12 +39,15 @@ class Classifier(NamedTuple):
     predict_fn: maps (params, batch) to logits [batch, classes].
     input_name: the name in a batch of what the network reads.
     blocks: path prefixes of its parameters from input to output.
+    layers_fn: maps (params, batch) to the output of each block by its name,
+      [batch, channels], mean over time.
   """
 
   init_fn: InitParamsFn
   predict_fn: PredictFn
   input_name: str
   blocks: tuple[str, ...]
+  layers_fn: Callable[[Params, Batch], dict[str, jax.Array]]
 
 
 NETWORKS = {
@@ -52,6 +59,8 @@ NETWORKS = {
       *(f'ResidualBlock_{i}' for i in range(3)),
       'Dense_0',
     ),
+    batch_axis=-1,
+    channel_axis=0,
   ),
 }
 
@@ -81,4 +90,26 @@ def build(
   def predict_fn(params, batch):
     return module.apply({'params': params}, batch[network.reads])
 
-  return Classifier(init_fn, predict_fn, network.reads, network.blocks)
+  def layers_fn(params, batch):
+    _, state = module.apply(
+      {'params': params},
+      batch[network.reads],
+      capture_intermediates=lambda m, _: (
+        m.path and m.path[-1] in network.blocks and len(m.path) == 1
+      ),
+      mutable='intermediates',
+    )
+    return {
+      name: _pooled(network, state['intermediates'][name]['__call__'][0])
+      for name in network.blocks
+    }
+
+  return Classifier(
+    init_fn, predict_fn, network.reads, network.blocks, layers_fn
+  )
+
+
+def _pooled(network, x):
+  """Returns [batch, channels], mean over all other axes."""
+  x = jnp.moveaxis(x, (network.batch_axis, network.channel_axis), (0, 1))
+  return x.mean(tuple(range(2, x.ndim)))

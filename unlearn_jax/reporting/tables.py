@@ -124,3 +124,41 @@ def _cell(card: MetricCard | None) -> Cell:
 def _verdict(card: MetricCard) -> Cell:
   text = 'collapsed' if card.collapsed else card.verdict
   return Cell(text, '', card.verdict)
+
+
+def every_metric(cards: Sequence[MetricCard]) -> Table:
+  """Sets all metrics one below the other, a column a model.
+
+  The first columns are the ideal, which is retraining's value unless the metric
+  has one of its own, and the noise floor; a word beside a value is its verdict,
+  unless it matches.
+
+  Args:
+    cards: of any number of methods, for instance of an audit.
+  """
+  by_name: dict[str, dict[str, MetricCard]] = {}
+  for card in cards:
+    by_name.setdefault(card.name, {})[card.provenance['method']] = card
+  methods = dict.fromkeys(card.provenance['method'] for card in cards)
+  rows = []
+  for name, own in by_name.items():
+    if all(math.isnan(card.value) for card in own.values()):
+      continue
+    some = next(iter(own.values()))
+    ideal = [Cell(_number(x)) for x in (some.ideal, some.noise_floor)]
+    rest = [_judged(own.get(method)) for method in methods]
+    rows.append((Cell(name), *ideal, *rest))
+  return Table(('metric', 'ideal', 'noise', *methods), tuple(rows))
+
+
+def _judged(card: MetricCard | None) -> Cell:
+  if card is None:
+    return Cell('')
+  text = _number(card.value)
+  if card.verdict not in ('matches', 'no reference'):
+    text = f'{card.verdict} {text}'
+  return Cell(text, '', card.verdict)
+
+
+def _number(value: float) -> str:
+  return '' if math.isnan(value) else f'{value:.4g}'

@@ -56,6 +56,17 @@ class Program:
     result = jax.block_until_ready(self._compiled[key](*args))
     return result, time.perf_counter() - start
 
+  def peak_bytes(self) -> int:
+    """Returns what its largest program holds: arguments, results, scratch."""
+    sizes = [0]
+    for compiled in self._compiled.values():
+      stats = compiled.memory_analysis()
+      if stats is not None:  # A backend need not tell.
+        whole = stats.argument_size_in_bytes + stats.output_size_in_bytes
+        whole += stats.temp_size_in_bytes - stats.alias_size_in_bytes
+        sizes.append(whole)
+    return max(sizes)
+
 
 @dataclasses.dataclass
 class Progress:
