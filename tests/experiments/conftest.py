@@ -1,6 +1,7 @@
 """Runs jobs inside the test process, on a corpus of a hundred clips."""
 
 from collections.abc import Callable, Iterator
+import json
 import os
 import pathlib
 import subprocess
@@ -79,3 +80,30 @@ def start_job(job_flags) -> Callable[..., subprocess.Popen]:
     )
 
   return start
+
+
+@pytest.fixture(scope='session')
+def run_apart(job_flags) -> Callable[[str, list[list[str]]], list[str]]:
+  """Returns what runs a job in another process, once for each list of flags.
+
+  The result is the error of each, '' where there is none.
+  """
+
+  def run(name: str, calls: list[list[str]]) -> list[str]:
+    script = pathlib.Path(__file__).with_name('run_apart.py')
+    made = subprocess.run(
+      [
+        sys.executable,
+        str(script),
+        name,
+        json.dumps([[*job_flags, *args] for args in calls]),
+      ],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    return json.loads(made.stdout.splitlines()[-1])
+
+  return run

@@ -212,3 +212,62 @@ def test_diverging_method_is_named_and_the_others_are_kept(run_job, tmp_path):
   assert methods == {'original', 'retrain', 'gradient_ascent'}
   html = (tmp_path / 'report' / 'index.html').read_text()
   assert 'seed 0 fine_tune: retain_loss is' in html
+
+
+def test_models_are_judged_by_every_metric(workdir, run_apart, tmp_path):
+  runs, audit = workdir / 'seed_1', tmp_path / 'audit'
+  both = [f'--retrain={runs}/retrain', f'--retrain={runs}/retrain_1']
+  given = f'--checkpoint={runs}/salun'
+  other = workdir / 'seed_0'
+  calls = {
+    'good': [given, *both, f'--original={runs}/original'],
+    'no retrain': [given],
+    'no checkpoint': both,
+    'nowhere': ['--checkpoint=/nowhere', *both],
+    'no model': [f'--checkpoint={tmp_path}', *both],
+    'same name': [given, given, *both],
+    'other seed': [f'--checkpoint={other}/salun', *both],
+    'other forget set': [given, *both, '--forget=sample:5'],
+    'bad request': [given, *both, '--forget=everything'],
+  }
+  errors = dict(
+    zip(
+      calls,
+      run_apart(
+        'evaluate',
+        [
+          [*args, f'--workdir={audit if name == "good" else tmp_path / "bad"}']
+          for name, args in calls.items()
+        ],
+      ),
+      strict=True,
+    )
+  )
+  for name, message in {
+    'good': '',
+    'no retrain': '--retrain: must be given',
+    'no checkpoint': '--checkpoint: must be given',
+    'nowhere': '--checkpoint=/nowhere: does not exist',
+    'no model': 'not a checkpoint',
+    'same name': 'the name salun is taken',
+    'other seed': 'split_seed are not those of the retrained model',
+    'other forget set': 'has forgotten another set',
+    'bad request': "'everything' must be sample",
+  }.items():
+    assert message in errors[name] and '\n' not in errors[name], errors[name]
+    assert bool(message) == bool(errors[name]), (name, errors[name])
+  cards = records.read(audit / 'records.jsonl')
+  own = {c.name: c for c in cards if c.provenance['method'] == 'salun'}
+  # What the unlearning job said of the same model, and what it could not say.
+  before = {
+    c.name: c.values[1]
+    for c in records.read(workdir / 'records.jsonl')
+    if c.provenance['method'] == 'salun'
+  }
+  for name in ('accuracy.forget', 'mia.svc_five', 'zrf', 'distance.js'):
+    assert own[name].value == pytest.approx(before[name], abs=1e-6), name
+  assert 'relearn.anamnesis' in own and 'relearn.anamnesis' not in before
+  assert own['cost.rte'].value > 0
+  assert 'ResidualBlock_2' in str(sorted(own))
+  html = (audit / 'report' / 'index.html').read_text()
+  assert '>salun</td>' in html

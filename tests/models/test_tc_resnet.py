@@ -90,5 +90,30 @@ def test_unknown_network():
     registry.build('x', 2, SHAPE)
 
 
+def test_layers_are_the_blocks_and_end_in_the_logits():
+  params = _CLASSIFIER.init_fn(jax.random.key(0))
+  features = np.random.default_rng(0).normal(size=(5, *SHAPE))
+  batch = {'features': jnp.asarray(features, jnp.float32)}
+  layers = jax.jit(_CLASSIFIER.layers_fn)(params, batch)
+  assert set(layers) == set(_CLASSIFIER.blocks)
+  widths = {name: x.shape for name, x in layers.items()}
+  assert widths == {
+    'Conv1d_0': (5, 16),
+    'ResidualBlock_0': (5, 24),
+    'ResidualBlock_1': (5, 32),
+    'ResidualBlock_2': (5, 48),
+    'Dense_0': (5, CLASSES),
+  }
+  logits = _predict(params, batch)
+  np.testing.assert_allclose(layers['Dense_0'], logits, atol=1e-5)
+  # The head reads the mean over time of the last block.
+  head = params['Dense_0']
+  np.testing.assert_allclose(
+    layers['ResidualBlock_2'] @ head['kernel'] + head['bias'][None],
+    logits,
+    atol=1e-5,
+  )
+
+
 if __name__ == '__main__':
   absltest.main()
