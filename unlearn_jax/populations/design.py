@@ -47,6 +47,9 @@ def forget_design(
 ) -> np.ndarray:
   """Chooses what each member forgets of what it has seen.
 
+  At random among those that the fewest members before it have chosen, so that
+  each group is forgotten by about as many members as any other.
+
   Args:
     seen: [members, utterances] bool, from `half_design`.
     groups: [utterances], what is forgotten together.
@@ -66,6 +69,8 @@ def forget_design(
   names, group = np.unique(np.asarray(groups), return_inverse=True)
   rng = np.random.default_rng(seed)
   forgotten = np.zeros_like(seen, dtype=bool)
+  # How often each group has been chosen, by members that could have.
+  chosen_by = np.zeros(len(names), int)
   for member, row in enumerate(seen):
     whole = np.bincount(group[row], minlength=len(names))
     partly = (whole > 0) & (whole < np.bincount(group))
@@ -74,8 +79,9 @@ def forget_design(
         f'member {member} has seen part of group {names[partly.argmax()]}; a '
         'group must be seen as a whole or not at all.'
       )
-    mine = np.flatnonzero(whole)
+    mine = rng.permutation(np.flatnonzero(whole))
     count = min(len(mine), max(1, round(fraction * len(mine))))
-    chosen = rng.choice(mine, count, replace=False)
+    chosen = mine[np.argsort(chosen_by[mine], kind='stable')[:count]]
+    chosen_by[chosen] += 1
     forgotten[member] = np.isin(group, chosen)
   return forgotten

@@ -151,6 +151,44 @@ def every_metric(cards: Sequence[MetricCard]) -> Table:
   return Table(('metric', 'ideal', 'noise', *methods), tuple(rows))
 
 
+def populations(cards: Sequence[MetricCard]) -> Table:
+  """Sets the metrics of populations one below the other, a column a method.
+
+  Each with its 95 percent interval; the ideal of a method is what retrained
+  models give, drawn as often, as its own column.
+  """
+  by_name: dict[str, dict[str, MetricCard]] = {}
+  for card in cards:
+    by_name.setdefault(card.name, {})[card.provenance['method']] = card
+  methods = list(dict.fromkeys(card.provenance['method'] for card in cards))
+  header = ['metric']
+  for method in methods:
+    header += [method, 'ideal', 'verdict']
+  rows = []
+  for name, own in by_name.items():
+    if all(math.isnan(card.value) for card in own.values()):
+      continue
+    row = [Cell(name)]
+    for method in methods:
+      card = own.get(method)
+      if card is None:
+        row += [Cell('')] * 3
+        continue
+      verdict = '' if card.verdict == 'no reference' else card.verdict
+      row += [
+        Cell(_interval(card.value, card.ci_low, card.ci_high)),
+        Cell(_interval(card.ideal, card.ideal_ci_low, card.ideal_ci_high)),
+        Cell(verdict, '', card.verdict),
+      ]
+    rows.append(tuple(row))
+  return Table(tuple(header), tuple(rows))
+
+
+def _interval(value, low, high) -> str:
+  text = _number(value)
+  return text if math.isnan(low) else f'{text} ({_number(low)}, {_number(high)})'
+
+
 def _judged(card: MetricCard | None) -> Cell:
   if card is None:
     return Cell('')
