@@ -47,12 +47,13 @@ class Job:
     """Evaluates what there is and writes `records.jsonl`."""
     subsets = {cell.seed: cell.subsets for cell in cells}
     methods = {outcome.method for outcome in outcomes}
-    provenance = {method: self._provenance(method) for method in methods}
+    provenance = {method: self.provenance(method) for method in methods}
     cards = make_cards(outcomes, subsets, provenance)
     records.write(self.workdir / 'records.jsonl', cards)
     return cards
 
-  def _provenance(self, method):
+  def provenance(self, method: str) -> dict[str, Any]:
+    """Returns what goes into the cards of a method."""
     preset = self.runner.presets.get(method)
     config = dict(self.settings)
     config['preset'] = dataclasses.asdict(preset) if preset else None

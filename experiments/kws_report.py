@@ -1,6 +1,6 @@
 """The report of an unlearning job: what stands on its page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import pathlib
 
 import numpy as np
@@ -8,10 +8,12 @@ import scipy.special
 
 from experiments import jobs
 from experiments.kws import Cell
+from unlearn_jax.evaluation.measure import forget_losses
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.reporting import attack_plots
 from unlearn_jax.reporting import page as pages
 from unlearn_jax.reporting import plots
 from unlearn_jax.reporting import records
@@ -19,6 +21,15 @@ from unlearn_jax.reporting import tables
 
 _SETS = ('forget', 'retain')
 _MOST_CHANGED, _OTHERS = 2, 2
+_TABLE_TEXT = (
+  'The ideal of every column is the value of retrain, a model that never saw '
+  'the forgotten recordings; its runs differ among themselves by the noise '
+  'floor. Attack: share of the forget set that a loss-based attack takes for '
+  'recordings that were never seen. Average gap: mean distance to retraining '
+  'in forget, retain and test accuracy and in the attack, in points. Ranks are '
+  'by average gap: methods that a paired comparison over seeds does not tell '
+  'apart share theirs. Point at a number for its ideal, gap and noise floor.'
+)
 
 
 def write(
@@ -53,10 +64,15 @@ def write(
     facts=_facts(job, cells),
     warnings=[*_warnings(cards), *failures],
     table=table,
-    utility_plot=plots.forgetting_against_utility(cards),
-    curves_plot=_curves(outcomes, cards),
-    forgotten=recordings['forget'],
-    retained=recordings['retain'],
+    table_title='Methods beside the original and the retrained model',
+    table_text=_TABLE_TEXT,
+    figures=_figures(cells[0], outcomes, cards),
+    recordings_text='Of each set, those on which retraining changes the model '
+    'most, and others for comparison.',
+    recordings=[
+      ('Forgotten', recordings['forget']),
+      ('Retained', recordings['retain']),
+    ],
   )
   records.write_text(folder / 'table.md', f'{table.to_markdown()}\n')
   records.write_text(folder / 'index.html', pages.render(page))
@@ -98,6 +114,49 @@ def _warnings(cards):
   return texts
 
 
+def _figures(cell, outcomes, cards) -> list[pages.Figure]:
+  """Returns the pictures; attacks are those on the models of one seed."""
+  own = [o for o in outcomes if o.seed == cell.seed and not o.replicate]
+  losses = {o.method: forget_losses(o, cell.subsets) for o in own}
+  return [
+    pages.Figure(
+      'Forgetting against utility',
+      'The green cross is retraining, the band around it the noise floor, bars '
+      'are 95 % intervals over seeds. Axes are linear within one point and '
+      'logarithmic beyond.',
+      plots.forgetting_against_utility(cards),
+    ),
+    pages.Figure(
+      'Attack by loss',
+      f'Who was in the training set of the original model? Forget set against '
+      f'test recordings of the same keywords and speakers, seed {cell.seed}. '
+      'Chance is dotted; the ideal is the green line of retraining.',
+      attack_plots.roc_curves({m: (-a, -b) for m, (a, b) in losses.items()}),
+    ),
+    pages.Figure(
+      'Losses of the forget set',
+      'Over recordings: an outline to the left of retraining is remembered, '
+      'one to the right stands out as forgotten.',
+      attack_plots.score_histograms(
+        {m: np.log10(a + 1e-6) for m, (a, _) in losses.items()},
+        'cross-entropy of a recording, nats, power of ten',
+      ),
+    ),
+    pages.Figure(
+      'Layers',
+      'Linear CKA of the outputs of each block with those of retrained models. '
+      'Dashed: retrained models among themselves. A model that agrees with the '
+      'original in all but the last layer has changed its answers alone.',
+      attack_plots.layer_bars(cards),
+    ),
+    pages.Figure(
+      'Learning curves',
+      'Accuracy after each epoch; dashed lines are where retraining ended.',
+      _curves(outcomes, cards),
+    ),
+  ]
+
+
 def _curves(outcomes, cards):
   by_method: dict[str, list] = {}
   for outcome in outcomes:
@@ -109,6 +168,8 @@ def _curves(outcomes, cards):
     if card.provenance['method'] == RETRAIN
     and card.name in ('accuracy.forget', 'accuracy.validation')
   }
+  if not by_method:
+    return ''
   return plots.learning_curves(by_method, retrained)
 
 
@@ -128,12 +189,21 @@ def _recordings(job, cell, outcomes, name) -> list[pages.Recording]:
   rest = order[_MOST_CHANGED:]
   others = rest[:: max(1, -(-len(rest) // _OTHERS))][:_OTHERS]
   return [
-    _recording(job, int(rows[i]), {m: p[i] for m, p in models.items()})
+    recording(job, int(rows[i]), {m: p[i] for m, p in models.items()})
     for i in [*order[:_MOST_CHANGED], *others]
   ]
 
 
-def _recording(job, row, models) -> pages.Recording:
+def recording(
+  job: jobs.Job, row: int, models: Mapping[str, np.ndarray]
+) -> pages.Recording:
+  """Returns a recording with what models say of it.
+
+  Args:
+    job: of the corpus.
+    row: of the corpus.
+    models: probabilities [classes], by name.
+  """
   corpus, task = job.task.corpus, job.task
   truth = int(corpus.keyword[row])
   return pages.Recording(

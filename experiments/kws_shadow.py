@@ -5,11 +5,12 @@ r"""Trains a population of keyword spotters that each saw half of the data.
 
 Every training utterance is in the training sets of exactly half of the members.
 Writes <workdir>/design.npz (who saw what), <workdir>/logits.npz (of all members
-on all utterances of the corpus) and the members themselves; prints how well
-U-LiRA tells apart who saw an utterance and who did not, and, as a control, two
-sets of members that did not. With --method every member then forgets a share of
-what it saw, and U-LiRA asks again. The same command goes on after any
-interruption.
+on all utterances of the corpus) and the members themselves; then
+<workdir>/records.jsonl and <workdir>/report/index.html: how well U-LiRA, KLoM
+and the forgetting score tell apart who saw an utterance and who did not, and,
+as a control, two sets of members that did not. With --method every member then
+forgets a share of what it saw, and they ask again. The same command goes on
+after any interruption.
 """
 
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ import tqdm
 from experiments import cli
 from experiments import jobs
 from experiments import settings
+from experiments import shadow_report
 from experiments.kws import make_cell
 from unlearn_jax.datasets.corpus import Corpus
-from unlearn_jax.evaluation import statistics
-from unlearn_jax.evaluation import ulira
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.evaluation.worlds import Worlds
 from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import Preset
@@ -114,21 +116,37 @@ def main() -> None:
       batch_size=task.recipe.batch_size,
       execution=execution,
     )
-  phi = _score(job, params, workdir / 'logits.npz', rows, seen)
-  _print_ulira('no unlearning', phi, seen, ~seen)
+  scored = _score(job, params, workdir / 'logits.npz', rows)
+  never = ~seen
+  reference = shadow_report.Population(scored, kept=seen)
   # Those that never saw an utterance, against others that never saw it; each
   # member stands on either side, of different utterances.
-  turn = (np.cumsum(~seen, axis=0) + np.arange(len(rows))) % 2 == 0
-  _print_ulira('retraining', phi, ~seen & turn, ~seen & ~turn)
+  turn = (np.cumsum(never, axis=0) + np.arange(len(rows))) % 2 == 0
+  phi = scored.confidence
+  judged = [
+    shadow_report.Judged(ORIGINAL, reference, Worlds(phi, seen, phi, never)),
+    shadow_report.Judged(
+      RETRAIN, reference, Worlds(phi, never & turn, phi, never & ~turn)
+    ),
+  ]
   for name in names:
     fraction = FORGET_FRACTION.value
     forgotten = design.forget_design(seen, groups, fraction=fraction, seed=1)
     made = f'{name.replace(":", "_")}_{fraction:g}'
     _save(workdir / f'forgotten_{made}.npz', forgotten=forgotten)
     params_u = _unlearn(job, name, params, rows, seen, forgotten, made)
-    phi = _score(job, params_u, workdir / f'logits_{made}.npz', rows, seen)
+    scored = _score(job, params_u, workdir / f'logits_{made}.npz', rows)
+    phi = scored.confidence
     # Both worlds ran the method; one on this utterance, one on others.
-    _print_ulira(name, phi, forgotten, ~seen)
+    population = shadow_report.Population(scored, kept=seen & ~forgotten)
+    worlds = Worlds(phi, forgotten, phi, never)
+    judged.append(shadow_report.Judged(name, population, worlds))
+  try:
+    page = shadow_report.write(job, rows, reference, never, judged)
+  except ValueError as error:
+    print(f'No metrics: {error} Give more --members.', flush=True)
+  else:
+    print(f'Records: {workdir / "records.jsonl"}\nReport: {page}')
 
 
 def _method() -> tuple[tuple[str, ...], dict[str, Preset]]:
@@ -216,13 +234,9 @@ def _execution(folder: pathlib.Path, epochs: int) -> Iterator[train.Execution]:
 
 
 def _score(
-  job: jobs.Job,
-  params: Params,
-  path: pathlib.Path,
-  rows: np.ndarray,
-  seen: np.ndarray,
-) -> np.ndarray:
-  """Saves the logits of all members; returns their confidences on `rows`."""
+  job: jobs.Job, params: Params, path: pathlib.Path, rows: np.ndarray
+) -> shadow_report.Scored:
+  """Saves the logits of all members; returns what they say."""
   label = job.task.corpus.keyword
   logits = program.logits(
     job.task.classifier.predict_fn,
@@ -236,36 +250,7 @@ def _score(
       f'{path}: {bad} of {len(logits)} members diverged; lower the learning '
       'rate.'
     )
-  right = logits[:, rows].argmax(-1) == label[rows]
-  print(
-    f'{path.name}: accuracy of {len(logits)} members {right[seen].mean():.2%} '
-    f'on what they saw, {right[~seen].mean():.2%} on what they did not.',
-    flush=True,
-  )
-  return ulira.logit_confidence(logits[:, rows], label[rows])
-
-
-def _print_ulira(
-  title: str, phi: np.ndarray, in_u: np.ndarray, in_r: np.ndarray
-) -> None:
-  """Prints how well the worlds are told apart; 50 % is by chance."""
-  members = np.minimum(in_u.sum(0), in_r.sum(0))
-  if members.max() < ulira.LEAST_MEMBERS:
-    print(
-      f'U-LiRA, {title}: needs {ulira.LEAST_MEMBERS} members a world, '
-      f'got {members.max()}; give more --members.'
-    )
-    return
-  found = ulira.ulira(phi, phi, in_u=in_u, in_r=in_r)
-  # Utterances share the models, so the interval is over models.
-  mean, low, high, _ = statistics.t_interval(found.model_accuracy())
-  print(
-    f'U-LiRA, {title}, {len(np.unique(found.example))} utterances, '
-    f'{members.min()} to {members.max()} members a world: balanced accuracy '
-    f'{mean:.2%} ({low:.2%} to {high:.2%}), AUC {found.auc:.3f}, true '
-    f'positives at 1 % and 0.1 % false ones {found.tpr_at_1e2:.2%} and '
-    f'{found.tpr_at_1e3:.2%}'
-  )
+  return shadow_report.score(logits, label, rows)
 
 
 def _design(

@@ -164,6 +164,7 @@ class PageTest(absltest.TestCase):
       sample_rate_hz=16_000,
       features=rng.normal(size=(98, 40)).astype(np.float16),
       hop_ms=10.0,
+      note='Told apart <always>.',
       predictions=(
         pages.Prediction('original', 'stop', 0.987654, True),
         pages.Prediction('retrain', 'go', 0.5, False),
@@ -175,10 +176,14 @@ class PageTest(absltest.TestCase):
         facts=[('seeds', '3')],
         warnings=['One & only.'],
         table=tables.comparison(make_cards()),
-        utility_plot='<svg id="utility"></svg>',
-        curves_plot='',
-        forgotten=[recording],
-        retained=[],
+        table_title='Methods',
+        table_text='Read <it>.',
+        figures=[
+          pages.Figure('Utility', 'Up & down.', '<svg id="utility"></svg>'),
+          pages.Figure('Curves', '', ''),
+        ],
+        recordings_text='Some.',
+        recordings=[('Forgotten', [recording]), ('Retained', [])],
       )
     )
 
@@ -190,6 +195,7 @@ class PageTest(absltest.TestCase):
     self.assertIn('Unlearning &lt;speaker&gt;', self.html)
     self.assertIn('scrub&lt;b&gt;', self.html)
     self.assertIn('One &amp; only.', self.html)
+    self.assertIn('Told apart &lt;always&gt;.', self.html)
     self.assertNotIn('<i>', self.html)
 
   def test_audio_is_that_of_the_recording(self):
@@ -216,8 +222,9 @@ class PageTest(absltest.TestCase):
     )
 
   def test_sections_without_content_are_left_out(self):
-    self.assertIn('Forgetting against utility', self.html)
-    self.assertNotIn('Learning curves', self.html)
+    self.assertIn('<h2>Utility</h2>', self.html)
+    self.assertIn('Up &amp; down.', self.html)
+    self.assertNotIn('Curves', self.html)
     self.assertNotIn('>Retained<', self.html)
     self.assertIn('>Forgotten<', self.html)
 

@@ -140,11 +140,7 @@ def _attacks(losses, known, subsets):
     known: the same without classes that are forgotten whole.
     subsets: of the losses.
   """
-  properties = [
-    [subsets.labels[name], *(p[name] for p in subsets.properties.values())]
-    for name in ('forget', 'test')
-  ]
-  members, others = matching.match(*properties)
+  members, others = _match(subsets)
   sides = losses['forget'][members], losses['test'][others]
   threshold = mia.loss_threshold(*sides)
   values = {
@@ -156,6 +152,31 @@ def _attacks(losses, known, subsets):
     known['forget'], known['retain'], known['test']
   )
   return values, len(members)
+
+
+def _match(subsets):
+  properties = [
+    [subsets.labels[name], *(p[name] for p in subsets.properties.values())]
+    for name in ('forget', 'test')
+  ]
+  return matching.match(*properties)
+
+
+def forget_losses(
+  outcome: Outcome, subsets: Subsets
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns losses of the forget set and of as many non-members that match.
+
+  Args:
+    outcome: of a run.
+    subsets: of its sets.
+  """
+  rows = dict(zip(('forget', 'test'), _match(subsets), strict=True))
+  forget, test = (
+    mia.cross_entropy(outcome.logits[name][i], subsets.labels[name][i])
+    for name, i in rows.items()
+  )
+  return forget, test
 
 
 def between(first: Measured, second: Measured) -> dict[str, float]:

@@ -44,6 +44,7 @@ class Recording:
     features: log-mels [frames, bins].
     hop_ms: from one frame to the next.
     predictions: of each model.
+    note: what is remarkable about it.
   """
 
   utterance_id: str
@@ -54,6 +55,7 @@ class Recording:
   features: np.ndarray
   hop_ms: float
   predictions: tuple[Prediction, ...]
+  note: str = ''
 
   def audio_address(self) -> str:
     """Returns a `data:` address of a WAV file."""
@@ -71,29 +73,46 @@ class Recording:
     return plots.log_mel_picture(self.features, self.hop_ms)
 
 
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """A picture with its heading.
+
+  Attributes:
+    title: of the section.
+    text: what one sees, and how to read it.
+    svg: an `<svg>` element; '' leaves the section out.
+  """
+
+  title: str
+  text: str
+  svg: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Page:
-  """What a report shows.
+  """What a report shows, from top to bottom.
 
   Attributes:
     title: of the page.
     facts: what was done, as names and values.
     warnings: what the reader must know, one sentence each.
     table: the comparison.
-    utility_plot: an `<svg>` element; '' leaves the section out.
-    curves_plot: likewise.
-    forgotten: recordings of the forget set.
-    retained: recordings of the retain set.
+    table_title: its heading.
+    table_text: how to read it.
+    figures: pictures.
+    recordings_text: which recordings were chosen.
+    recordings: headings, and recordings under each; empty ones are left out.
   """
 
   title: str
   facts: Sequence[tuple[str, str]]
   warnings: Sequence[str]
   table: Table
-  utility_plot: str
-  curves_plot: str
-  forgotten: Sequence[Recording]
-  retained: Sequence[Recording]
+  table_title: str
+  table_text: str
+  figures: Sequence[Figure]
+  recordings_text: str
+  recordings: Sequence[tuple[str, Sequence[Recording]]]
 
 
 def render(page: Page) -> str:

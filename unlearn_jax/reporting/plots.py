@@ -16,7 +16,7 @@ from unlearn_jax.evaluation.metric_card import MetricCard
 _FORGET, _UTILITY = 'accuracy.forget', 'accuracy.test'
 _FORGET_COLOUR, _VALIDATION_COLOUR = '#c2410c', '#1d4ed8'
 _LINEAR_POINTS = 1.0
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.spines.right': False,
@@ -25,9 +25,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _svg(fig: figure.Figure) -> str:
+def svg_of(fig: figure.Figure) -> str:
   """Returns a figure as an `<svg>` element."""
-  with io.StringIO() as file, matplotlib.rc_context(_STYLE):
+  with io.StringIO() as file, matplotlib.rc_context(STYLE):
     fig.savefig(file, format='svg', metadata={'Date': None})
     text = file.getvalue()
   return text[text.index('<svg') :]
@@ -50,7 +50,7 @@ def forgetting_against_utility(cards: Sequence[MetricCard]) -> str:
   for card in cards:
     if card.name in (_FORGET, _UTILITY) and not math.isnan(card.gap):
       own.setdefault(card.provenance['method'], {})[card.name] = card
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     fig = figure.Figure(figsize=(7.5, 5), layout='constrained')
     axes = fig.subplots()
     points = {m: c for m, c in own.items() if len(c) == 2 and m != 'retrain'}
@@ -84,7 +84,7 @@ def forgetting_against_utility(cards: Sequence[MetricCard]) -> str:
     axes.set_ylabel('test accuracy less retraining, points')
     if points:
       fig.legend(loc='outside right upper', frameon=False)
-  return _svg(fig)
+  return svg_of(fig)
 
 
 def _gap_half_width(card: MetricCard) -> float:
@@ -112,7 +112,7 @@ def learning_curves(
   }
   columns = min(3, max(1, len(curves)))
   rows = max(1, -(-len(curves) // columns))
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     fig = figure.Figure(figsize=(9, 2.1 * rows + 0.4), layout='constrained')
     panels = fig.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes, (method, seeds) in zip(panels, curves.items(), strict=False):
@@ -141,7 +141,7 @@ def learning_curves(
     fig.legend(
       handles, labels, loc='outside upper right', ncols=2, frameon=False
     )
-  return _svg(fig)
+  return svg_of(fig)
 
 
 def log_mel_picture(features: np.ndarray, hop_ms: float) -> str:
@@ -155,7 +155,7 @@ def log_mel_picture(features: np.ndarray, hop_ms: float) -> str:
     a `data:` address of a PNG picture.
   """
   seconds = len(features) * hop_ms / 1_000
-  with matplotlib.rc_context(_STYLE), io.BytesIO() as file:
+  with matplotlib.rc_context(STYLE), io.BytesIO() as file:
     fig = figure.Figure(figsize=(3.6, 1.7), layout='constrained')
     axes = fig.subplots()
     axes.imshow(

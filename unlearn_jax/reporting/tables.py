@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 import math
 
+from unlearn_jax.evaluation import ranking
 from unlearn_jax.evaluation.metric_card import MetricCard
 
 
@@ -68,7 +69,9 @@ def comparison(cards: Sequence[MetricCard]) -> Table:
   """Sets the methods side by side, in the order of the cards.
 
   Shares are in percent with half the width of their 95 percent interval, gaps
-  in percentage points. The verdict is that of forget accuracy, or damaged.
+  in percentage points. The verdict is that of forget accuracy, or damaged. The
+  rank is by average gap; methods that no paired comparison separates share
+  theirs.
 
   Args:
     cards: of any number of methods. A metric that no method has, or that is
@@ -95,6 +98,10 @@ def comparison(cards: Sequence[MetricCard]) -> Table:
     rows.append(tuple(row))
   if has_verdicts:
     header.append('forgetting')
+  ranks = ranking.rank(cards)
+  if len(ranks) > 1 and any(card.n_seeds > 1 for card in cards):
+    header.append('rank')
+    rows = [(*row, _rank(ranks.get(row[0].text), len(ranks))) for row in rows]
   return Table(tuple(header), tuple(rows))
 
 
@@ -119,6 +126,15 @@ def _cell(card: MetricCard | None) -> Cell:
     if not math.isnan(card.noise_floor):
       detail += f', noise floor {100 * card.noise_floor:.1f}'
   return Cell(text, detail, card.verdict)
+
+
+def _rank(found: ranking.Rank | None, count: int) -> Cell:
+  if found is None:
+    return Cell('')
+  if found == (1, count):
+    return Cell('not separated')
+  same = found.best == found.worst
+  return Cell(str(found.best) if same else f'{found.best} to {found.worst}')
 
 
 def _verdict(card: MetricCard) -> Cell:
@@ -170,10 +186,10 @@ def populations(cards: Sequence[MetricCard]) -> Table:
       continue
     row = [Cell(name)]
     for method in methods:
-      card = own.get(method)
-      if card is None:
+      if method not in own:
         row += [Cell('')] * 3
         continue
+      card = own[method]
       verdict = '' if card.verdict == 'no reference' else card.verdict
       row += [
         Cell(_interval(card.value, card.ci_low, card.ci_high)),
@@ -186,7 +202,9 @@ def populations(cards: Sequence[MetricCard]) -> Table:
 
 def _interval(value, low, high) -> str:
   text = _number(value)
-  return text if math.isnan(low) else f'{text} ({_number(low)}, {_number(high)})'
+  return (
+    text if math.isnan(low) else f'{text} ({_number(low)}, {_number(high)})'
+  )
 
 
 def _judged(card: MetricCard | None) -> Cell:
