@@ -107,9 +107,9 @@ class Task:
 
   def layers(self, params: Params, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the outputs of the network's blocks, [rows, channels]."""
-    return jax.tree.map(
-      np.asarray, self._layers(params, self.examples, jnp.asarray(rows))
-    )
+    layers = self._layers(params, self.examples, jnp.asarray(rows))
+    # A compiled function returns a dict in the order of its keys.
+    return {name: np.asarray(layers[name]) for name in self.classifier.blocks}
 
   def description(self, split_seed: int) -> dict:
     """Returns what one must know to use a model: JSON can hold it."""

@@ -27,8 +27,8 @@ _TABLE_TEXT = (
   'that never saw a recording against others that never saw it, drawn 20 '
   'times, with 95 % intervals. U-LiRA: an attacker who knows both worlds, 0.5 '
   'is chance. KLoM: divergence of margins, nats. Forgetting score: of the '
-  'NeurIPS 2023 competition. Confidence gap: how much surer models are of what they '
-  'unlearned than of what they never saw; below its ideal, too much was '
+  'NeurIPS 2023 competition. Confidence gap: how much surer models are of what '
+  'they unlearned than of what they never saw; below its ideal, too much was '
   'forgotten.'
 )
 

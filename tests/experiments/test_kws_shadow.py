@@ -6,29 +6,32 @@ from absl import flags
 import numpy as np
 import pytest
 
+from unlearn_jax.evaluation import population_cards
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
+from unlearn_jax.reporting import records
 from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError
 
-FLAGS = ['--members=4', '--chunk=2', '--unit=speaker', '--epochs=1']
+FLAGS = ['--members=16', '--chunk=8', '--unit=speaker', '--epochs=1']
+METHOD = ['--method=fine_tune', '--forget_fraction=0.5']
 
 
 @pytest.fixture(scope='module')
 def workdir(run_job, tmp_path_factory):
   folder = tmp_path_factory.mktemp('shadow')
-  run_job('kws_shadow', f'--workdir={folder}', *FLAGS)
+  run_job('kws_shadow', f'--workdir={folder}', *FLAGS, *METHOD)
   return folder
 
 
 def test_writes_design_and_logits(workdir):
   design = np.load(workdir / 'design.npz')
-  np.testing.assert_array_equal(design['seen'].sum(0), 2)
-  assert design['seen'].shape == (4, len(design['rows']))
+  np.testing.assert_array_equal(design['seen'].sum(0), 8)
+  assert design['seen'].shape == (16, len(design['rows']))
   assert len(np.unique(design['seen'], axis=1).T) <= 5  # Speakers, as a whole.
   saved = np.load(workdir / 'logits.npz')
   members, utterances, classes = saved['logits'].shape
-  assert (members, classes) == (4, 4)
+  assert (members, classes) == (16, 4)
   assert utterances == len(saved['label']) > len(design['rows'])
   assert np.isfinite(saved['logits']).all()
   assert not (saved['logits'][0] == saved['logits'][1]).all()
@@ -39,19 +42,12 @@ def test_goes_on_where_it_was(workdir, run_job, monkeypatch, capsys):
   (workdir / 'logits.npz').unlink()
   monkeypatch.setattr(train.program, 'run', None)  # Nothing is trained again.
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
-  assert 'needs 4 members a world, got 2' in capsys.readouterr().out
+  assert 'ulira.accuracy' in capsys.readouterr().out
   got = np.load(workdir / 'logits.npz')['logits']
   np.testing.assert_array_equal(got, want)
 
 
-def test_every_member_forgets_a_share(workdir, run_job):
-  run_job(
-    'kws_shadow',
-    f'--workdir={workdir}',
-    *FLAGS,
-    '--method=fine_tune',
-    '--forget_fraction=0.5',
-  )
+def test_every_member_forgets_a_share(workdir):
   forgotten = np.load(workdir / 'forgotten_fine_tune_0.5.npz')['forgotten']
   seen = np.load(workdir / 'design.npz')['seen']
   assert not (forgotten & ~seen).any()
@@ -59,6 +55,38 @@ def test_every_member_forgets_a_share(workdir, run_job):
   before = np.load(workdir / 'logits.npz')['logits']
   after = np.load(workdir / 'logits_fine_tune_0.5.npz')['logits']
   assert (np.abs(after - before).max((1, 2)) > 1e-3).all()
+
+
+def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
+  run_job('kws_shadow', f'--workdir={workdir}', *FLAGS, *METHOD)
+  cards = records.read(workdir / 'records.jsonl')
+  methods = list(dict.fromkeys(c.provenance['method'] for c in cards))
+  assert methods == ['original', 'retrain', 'fine_tune']
+  by_name = {(c.provenance['method'], c.name): c for c in cards}
+  for method in methods:
+    card = by_name[method, 'ulira.accuracy']
+    assert 0.2 < card.value < 0.9 and card.ci_low < card.value < card.ci_high
+    assert card.ideal == pytest.approx(0.5, abs=0.1)
+    assert by_name[method, 'forgetting_score'].ideal_ci_low > 0
+  table = (workdir / 'report' / 'table.md').read_text()
+  assert '| klom.mean |' in table
+  html = (workdir / 'report' / 'index.html').read_text()
+  assert html.count('<svg') == 2
+  assert 'Most exposed after fine_tune' in html
+  assert html.count('data:audio/wav;base64,') == 2 * (4 + 2)
+
+
+def test_populations_too_small_keep_what_was_made(
+  workdir, run_job, monkeypatch, capsys
+):
+  def refuse(*args, **options):
+    raise ValueError('U-LiRA needs 4 models, got 2.')
+
+  monkeypatch.setattr(population_cards, 'population_cards', refuse)
+  run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
+  out = capsys.readouterr().out
+  assert 'No metrics: U-LiRA needs 4 models, got 2. Give more --mem' in out
+  assert (workdir / 'logits.npz').exists()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +109,7 @@ def test_a_diverged_member_is_named(workdir, run_job, monkeypatch):
   bad = logits.copy()
   bad[2] = np.nan
   monkeypatch.setattr(program, 'logits', lambda *args, **options: bad)
-  with pytest.raises(NonFiniteLossError, match='1 of 4 members diverged'):
+  with pytest.raises(NonFiniteLossError, match='1 of 16 members diverged'):
     run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
   monkeypatch.undo()
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)

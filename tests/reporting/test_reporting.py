@@ -131,6 +131,63 @@ def test_table_without_interval_shows_the_value_alone():
   assert 'gap -77.7 points' in table.rows[0][2].detail.replace('−', '-')
 
 
+def test_every_metric_stands_beside_its_ideal():
+  card = make_card('ssd', 'zrf', 0.5, verdict='under')
+  unknown = make_card('ssd', 'gum', NAN)
+  reference = make_card('retrain', 'zrf', 0.9)
+  table = tables.every_metric([reference, card, unknown])
+  assert table.header == ('metric', 'ideal', 'noise', 'retrain', 'ssd')
+  rows = [[cell.text for cell in row] for row in table.rows]
+  assert rows == [['zrf', '0.9', '0.005', '0.9', 'under 0.5']]
+
+
+def test_populations_have_intervals_and_ideals():
+  cards = [
+    make_card('original', 'ulira.auc', 0.6, verdict='under'),
+    make_card('npo', 'ulira.auc', 0.5, ci_low=NAN, ci_high=NAN),
+    make_card('npo', 'klom.mean', 1.0),
+  ]
+  table = tables.populations(cards)
+  assert table.header[:4] == ('metric', 'original', 'ideal', 'verdict')
+  rows = [[cell.text for cell in row] for row in table.rows]
+  assert rows[0] == [
+    'ulira.auc',
+    '0.6 (0.58, 0.62)',
+    '0.9 (0.89, 0.91)',
+    'under',
+    '0.5',
+    '0.9 (0.89, 0.91)',
+    'matches',
+  ]
+  assert rows[1][:4] == ['klom.mean', '', '', '']
+
+
+def test_ranks_are_given_where_methods_are_apart():
+  def cards(method, gaps):
+    gaps = tuple(gaps)
+    mean = sum(gaps) / len(gaps)
+    return [
+      make_card(method, 'accuracy.forget', 0.9),
+      make_card(
+        method,
+        'average_gap',
+        mean,
+        ideal=0.0,
+        gap=mean,
+        values=gaps,
+        ideal_kind='theory',
+      ),
+    ]
+
+  apart = [*cards('a', (0.1, 0.11, 0.12)), *cards('b', (0.3, 0.31, 0.32))]
+  table = tables.comparison(apart)
+  assert table.header[-1] == 'rank'
+  assert [row[-1].text for row in table.rows] == ['1', '2']
+  alike = [*cards('a', (0.1, 0.2, 0.3)), *cards('b', (0.3, 0.2, 0.15))]
+  table = tables.comparison(alike)
+  assert {row[-1].text for row in table.rows} == {'not separated'}
+
+
 def test_plots_are_the_same_every_time_and_name_the_methods():
   cards = make_cards()
   first = plots.forgetting_against_utility(cards)

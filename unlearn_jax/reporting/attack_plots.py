@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib import figure
+import matplotlib.ticker
 import numpy as np
 
 from unlearn_jax.evaluation import roc
@@ -39,7 +40,7 @@ def roc_curves(
       false, true = _thinned(*roc.curve(members, others))
       smallest = min(smallest, 1 / len(others), 1 / len(members))
       axes.plot(false, true, label=method, **_line(i, method == reference))
-    low = max(smallest, 1e-5)
+    low = min(max(smallest, 1e-5), 0.1)
     chance = np.geomspace(low, 1, 50)
     axes.plot(chance, chance, color='0.5', ls=':', lw=1)
     axes.set(xscale='log', yscale='log', xlim=(low, 1), ylim=(low, 1))
@@ -157,6 +158,8 @@ def layer_bars(cards: Sequence[MetricCard]) -> str:
     fig = figure.Figure(figsize=(9, height), layout='constrained')
     panels = fig.subplots(1, len(layers), sharey=True, squeeze=False).ravel()
     where = np.arange(len(methods))
+    values = [c.value for c in cards if c.name.startswith('cka.')]
+    lowest = max(0.0, np.floor(20 * np.nanmin(values) - 1) / 20)
     for axes, layer in zip(panels, layers, strict=True):
       axes.set_title(layer, fontsize=8)
       for k, (part, colour) in enumerate(_SET_COLOURS.items()):
@@ -181,7 +184,8 @@ def layer_bars(cards: Sequence[MetricCard]) -> str:
         'k|',
         label='with the original',
       )
-      axes.set(xlim=(0, 1.02), xticks=[0, 0.5, 1])
+      axes.set_xlim(lowest, 1.005)
+      axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))
     panels[0].set_yticks(where, methods, fontsize=8)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
