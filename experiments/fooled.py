@@ -1,0 +1,123 @@
+r"""Which metrics notice? Judges models that are wrong on purpose.
+
+  python -m experiments.fooled --runs=runs/arabic_sample/seed_0 \
+    --data_dir=DIR --workdir=runs/fooled
+
+takes the original and the retrained models that kws_unlearn left there and
+sets three models beside them that no one should deploy: one that says the same
+keyword whatever it hears, one whose last layer is random, and one on which
+gradient ascent has run until the forget set is lost. Prints every metric, with
+a word where it tells the model from retraining, and writes
+<workdir>/records.jsonl.
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+
+from experiments import cli
+from experiments import jobs
+from experiments import settings
+from experiments import stored
+from experiments.kws import make_cell
+from unlearn_jax.datasets import forget
+from unlearn_jax.evaluation.evaluate import evaluate
+from unlearn_jax.reporting import records
+from unlearn_jax.reporting import tables
+from unlearn_jax.training.losses import cross_entropy
+from unlearn_jax.types import InputError
+
+RUNS = flags.DEFINE_string(
+  'runs', None, 'Folder of the runs of one seed.', required=True
+)
+_HEAD = 'Dense_0'
+_ASCENT_RATE, _ASCENT_ACCURACY = 1e-2, 0.05
+
+
+def main() -> None:
+  """Prints the tables."""
+  folder = pathlib.Path(RUNS.value)
+  retrained = [
+    stored.find('runs', str(path)) for path in sorted(folder.glob('retrain*'))
+  ]
+  if not retrained:
+    raise InputError(
+      f'--runs={folder}: holds no retrained model; must be the folder of a '
+      'seed that kws_unlearn wrote.'
+    )
+  described = retrained[0].description
+  training = settings.training_settings(described)
+  job = jobs.open_job(training, {'runs': RUNS.value}, {}, {})
+  task = job.task
+  cell = make_cell(
+    task,
+    forget.parse(described['forget']),
+    described['seed'],
+    split_seed=described['split_seed'],
+  )
+  classifier = task.classifier
+  like = classifier.init_fn(jax.random.key(0))
+  original = stored.find('runs', str(folder / 'original')).load(task, like)
+  sets = {
+    name: {
+      **{key: x[jnp.asarray(rows)] for key, x in task.examples.items()},
+      'speaker': task.corpus.speaker[rows],
+    }
+    for name, rows in cell.rows.items()
+  }
+  loss_fn = cross_entropy(classifier.predict_fn)
+  cards = evaluate(
+    classifier.predict_fn,
+    {
+      'constant': _constant(original),
+      'random head': original | {_HEAD: like[_HEAD]},
+      'ascent': _ascended(classifier.predict_fn, loss_fn, original, sets),
+    },
+    sets,
+    retrained=[model.load(task, like) for model in retrained],
+    original=original,
+    forgotten_classes=cell.subsets.forgotten_classes,
+    properties=('speaker',),
+    loss_fn=loss_fn,
+    init_fn=classifier.init_fn,
+    layers_fn=classifier.layers_fn,
+  )
+  cards = [c for c in cards if not c.name.startswith('cost.')]
+  records.write(job.workdir / 'records.jsonl', cards)
+  print(tables.every_metric(cards).to_text())
+
+
+def _constant(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a model whose answer is the first class."""
+  head = dict(params[_HEAD])
+  head['bias'] = head['bias'].at[0].add(100.0)
+  return {**params, _HEAD: head}
+
+
+def _ascended(predict_fn, loss_fn, params, sets):
+  """Climbs the forget loss until the accuracy there is all but lost."""
+  batch = dict(sets['forget'])
+  del batch['speaker']
+  batch['mask'] = jnp.ones(len(batch['label']))
+
+  @jax.jit
+  def step(params):
+    right = predict_fn(params, batch).argmax(-1) == batch['label']
+    grads = jax.grad(lambda p: loss_fn(p, batch).mean())(params)
+    climbed = jax.tree.map(lambda p, g: p + _ASCENT_RATE * g, params, grads)
+    return climbed, right.mean()
+
+  for _ in range(5_000):
+    climbed, accuracy = step(params)
+    if accuracy <= _ASCENT_ACCURACY:
+      break
+    params = climbed
+  return params
+
+
+if __name__ == '__main__':
+  cli.run(main)
