@@ -27,6 +27,7 @@ import tqdm
 
 from experiments import cli
 from experiments import jobs
+from experiments import method_flags
 from experiments import settings
 from experiments import shadow_report
 from experiments.kws import make_cell
@@ -99,6 +100,7 @@ def main() -> None:
     'strategy': STRATEGY.value,
     'method': METHOD.value,
     'forget_fraction': FORGET_FRACTION.value,
+    'preset': method_flags.PRESET.value,
   }
   job = jobs.open_job(settings.training_settings(), decides, others, presets)
   task, workdir = job.task, job.workdir
@@ -129,18 +131,7 @@ def main() -> None:
       RETRAIN, reference, Worlds(phi, never & turn, phi, never & ~turn)
     ),
   ]
-  for name in names:
-    fraction = FORGET_FRACTION.value
-    forgotten = design.forget_design(seen, groups, fraction=fraction, seed=1)
-    made = f'{name.replace(":", "_")}_{fraction:g}'
-    _save(workdir / f'forgotten_{made}.npz', forgotten=forgotten)
-    params_u = _unlearn(job, name, params, rows, seen, forgotten, made)
-    scored = _score(job, params_u, workdir / f'logits_{made}.npz', rows)
-    phi = scored.confidence
-    # Both worlds ran the method; one on this utterance, one on others.
-    population = shadow_report.Population(scored, kept=seen & ~forgotten)
-    worlds = Worlds(phi, forgotten, phi, never)
-    judged.append(shadow_report.Judged(name, population, worlds))
+  judged += [_forget(job, name, params, rows, groups, seen) for name in names]
   try:
     page = shadow_report.write(job, rows, reference, never, judged)
   except ValueError as error:
@@ -164,7 +155,36 @@ def _method() -> tuple[tuple[str, ...], dict[str, Preset]]:
       f'--method={METHOD.value}: must be one method, other than retrain and '
       'those that rewind.'
     )
-  return names[1:], choice.presets(names[1:], removes_classes=by_class)
+  presets = choice.presets(
+    names[1:], method_flags.PRESET.value, removes_classes=by_class
+  )
+  return names[1:], presets
+
+
+def _forget(
+  job: jobs.Job,
+  name: str,
+  params: Params,
+  rows: np.ndarray,
+  groups: np.ndarray,
+  seen: np.ndarray,
+) -> shadow_report.Judged:
+  """Lets every member forget a share of what it saw, and scores them."""
+  fraction = FORGET_FRACTION.value
+  forgotten = design.forget_design(seen, groups, fraction=fraction, seed=1)
+  made = f'{name.replace(":", "_")}_{fraction:g}'
+  if method_flags.PRESET.value:  # Other settings, other members.
+    preset = repr(job.runner.presets[name])
+    made += f'_{zlib.crc32(preset.encode()):08x}'
+  _save(job.workdir / f'forgotten_{made}.npz', forgotten=forgotten)
+  params_u = _unlearn(job, name, params, rows, seen, forgotten, made)
+  scored = _score(job, params_u, job.workdir / f'logits_{made}.npz', rows)
+  # Both worlds ran the method; one on this utterance, one on others.
+  phi = scored.confidence
+  population = shadow_report.Population(scored, kept=seen & ~forgotten)
+  return shadow_report.Judged(
+    name, population, Worlds(phi, forgotten, phi, ~seen)
+  )
 
 
 def _unlearn(

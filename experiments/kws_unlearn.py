@@ -14,6 +14,7 @@ from experiments import cli
 from experiments import inner
 from experiments import jobs
 from experiments import kws_report
+from experiments import method_flags
 from experiments import settings
 from experiments import stored
 from experiments.kws import Cell
@@ -48,13 +49,6 @@ ALLOW_SAMPLES = flags.DEFINE_bool(
   False,
   'Run rules for whole classes on requests that remove none, too.',
 )
-PRESET = flags.DEFINE_multi_string(
-  'preset',
-  [],
-  'Changes a setting of a method, as method.field=value; may be given several '
-  'times. Fields: learning_rate (per step), epochs, ... and the options of the '
-  'method.',
-)
 CHECKPOINT = flags.DEFINE_string(
   'checkpoint',
   None,
@@ -78,7 +72,7 @@ def main() -> None:
     METHODS.value, with_class_rules=removes_classes or ALLOW_SAMPLES.value
   )
   presets = choice.presets(
-    methods, PRESET.value, removes_classes=removes_classes
+    methods, method_flags.PRESET.value, removes_classes=removes_classes
   )
   model = CHECKPOINT.value and stored.find('checkpoint', CHECKPOINT.value)
   described = model.description if model else None
@@ -86,7 +80,7 @@ def main() -> None:
   more_settings = {
     'checkpoint': CHECKPOINT.value,
     'forget': str(request),
-    'preset': PRESET.value,
+    'preset': method_flags.PRESET.value,
     'retrain_replicates': RETRAIN_REPLICATES.value,
   }
   others = {'methods': METHODS.value}
