@@ -32,7 +32,7 @@ def init_fn(key):
 METHOD = descend(cross_entropy(predict_fn), RECIPE.optimizer())
 
 
-def make_population():
+def make_population(folder=None):
   rng = np.random.default_rng(0)
   examples = {
     'features': rng.normal(size=(30, FEATURES)).astype(np.float32),
@@ -46,7 +46,7 @@ def make_population():
     examples,
     epochs=2,
     batch_size=4,
-    execution=train.Execution(chunk=8, mesh=program.make_mesh()),
+    execution=train.Execution(chunk=8, mesh=program.make_mesh(), folder=folder),
   )
   return params['kernel']
 
@@ -81,9 +81,15 @@ def test_equals_one_device(tmp_path, processes):
     )
     for process in range(processes)
   ]
-  outputs = [process.communicate(timeout=120)[0] for process in launched]
+  try:
+    outputs = [process.communicate(timeout=120)[0] for process in launched]
+  finally:
+    for process in launched:
+      process.kill()
   assert not any(process.returncode for process in launched), outputs
   want = make_population()
+  chunks = sorted(p.name for p in (tmp_path / 'members').iterdir())
+  assert chunks == ['members_0_to_7', 'members_8_to_10']
   for process in range(processes):
     got = np.load(tmp_path / f'{process}.npy')
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
@@ -97,7 +103,12 @@ def main():
       f'127.0.0.1:{port}', int(processes), int(process)
     )
   assert len(jax.devices()) == 8
-  np.save(sys.argv[1], make_population())
+  path = pathlib.Path(sys.argv[1])
+  made = make_population(path.parent / 'members')
+  # All processes wrote the same chunks, and read them again.
+  again = make_population(path.parent / 'members')
+  np.testing.assert_array_equal(made, again)
+  np.save(path, made)
 
 
 if __name__ == '__main__':

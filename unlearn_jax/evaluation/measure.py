@@ -147,6 +147,8 @@ def _attacks(losses, known, subsets):
     f'mia.loss_threshold.{name}': value
     for name, value in threshold._asdict().items()
   }
+  # An attacker may as well take a high loss for the sign of a member.
+  values['mia.loss_threshold.auc_either_way'] = 0.5 + abs(threshold.auc - 0.5)
   values['mia.loss_logistic'] = mia.loss_logistic(*sides)
   values['mia.paper_loss'] = mia.paper_loss(
     known['forget'], known['retain'], known['test']

@@ -70,6 +70,7 @@ METRICS: dict[str, Metric] = {
   # Attacks on one model. The logistic one finds a high loss as well as a low
   # one, so it has no side.
   'mia.loss_threshold.auc': _MATCHED_BELOW,
+  'mia.loss_threshold.auc_either_way': Metric('match', 'matched'),
   'mia.loss_threshold.accuracy': _MATCHED_BELOW,
   'mia.loss_threshold.tpr_at_1e2': _MATCHED_BELOW,
   'mia.loss_threshold.tpr_at_1e3': _MATCHED_BELOW,

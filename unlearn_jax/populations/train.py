@@ -221,7 +221,7 @@ class _Job:
   def _restore(self, execution, chunk, description):
     """Returns a finished chunk, or None."""
     folder = _folder(execution, chunk)
-    if not folder.exists():
+    if not checkpoint.is_there(folder):
       return None
     if checkpoint.describe(folder) != description:
       raise InputError(

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 
 from unlearn_jax.types import InputError, Params
 
@@ -19,7 +21,12 @@ except ImportError:  # Orbax 0.12 keeps it among its experiments.
 
 def _abstract(tree):
   """The shapes, types and shardings that a restore must give."""
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  here: jax.sharding.Sharding = jax.sharding.SingleDeviceSharding(
+    jax.local_devices()[0]
+  )
+  if jax.process_count() > 1:  # Orbax restores what all processes can see.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ('all',))
+    here = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
   def describe_leaf(x):
     sharding = getattr(x, 'sharding', None) or here
@@ -33,15 +40,25 @@ def save_params(
 ) -> None:
   """Writes a model; a `kill -9` leaves the whole of it or nothing.
 
+  Several processes all call it, with the same parameters.
+
   Args:
     path: a folder, made anew.
-    params: a pytree of arrays.
+    params: a pytree of arrays, the same in all processes.
     description: what one must know to use it; anything JSON can hold.
   """
   with _os_errors(path):
     ocp.save(
       path.absolute(), params, overwrite=True, custom_metadata=description
     )
+
+
+def is_there(path: pathlib.Path) -> bool:
+  """Says whether there is something at `path`, the same in all processes."""
+  found = path.exists()
+  if jax.process_count() == 1:
+    return found
+  return bool(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 
 def describe(path: pathlib.Path) -> dict[str, Any]:
