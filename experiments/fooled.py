@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 import jax
 import jax.numpy as jnp
+import optax
 
 from experiments import cli
 from experiments import jobs
@@ -35,7 +36,7 @@ RUNS = flags.DEFINE_string(
   'runs', None, 'Folder of the runs of one seed.', required=True
 )
 _HEAD = 'Dense_0'
-_ASCENT_RATE, _ASCENT_ACCURACY = 1e-2, 0.05
+_ASCENT_RATE, _ASCENT_ACCURACY, _MOST_STEPS = 1e-3, 0.05, 500
 
 
 def main() -> None:
@@ -104,15 +105,18 @@ def _ascended(predict_fn, loss_fn, params, sets):
   del batch['speaker']
   batch['mask'] = jnp.ones(len(batch['label']))
 
-  @jax.jit
-  def step(params):
-    right = predict_fn(params, batch).argmax(-1) == batch['label']
-    grads = jax.grad(lambda p: loss_fn(p, batch).mean())(params)
-    climbed = jax.tree.map(lambda p, g: p + _ASCENT_RATE * g, params, grads)
-    return climbed, right.mean()
+  tx = optax.adam(_ASCENT_RATE)  # Its gradient is tiny at first.
 
-  for _ in range(5_000):
-    climbed, accuracy = step(params)
+  @jax.jit
+  def step(params, state):
+    right = predict_fn(params, batch).argmax(-1) == batch['label']
+    grads = jax.grad(lambda p: -loss_fn(p, batch).mean())(params)
+    updates, state = tx.update(grads, state)
+    return optax.apply_updates(params, updates), state, right.mean()
+
+  state = tx.init(params)
+  for _ in range(_MOST_STEPS):
+    climbed, state, accuracy = step(params, state)
     if accuracy <= _ASCENT_ACCURACY:
       break
     params = climbed
