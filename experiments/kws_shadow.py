@@ -149,7 +149,7 @@ def _method() -> tuple[tuple[str, ...], dict[str, Preset]]:
       f'--forget_fraction={FORGET_FRACTION.value}: must be in (0, 1].'
     )
   by_class = UNIT.value == 'keyword'
-  names = choice.parse(METHOD.value, with_class_rules=by_class)
+  names = choice.parse(METHOD.value, with_class_rules=by_class, flag='--method')
   if len(names) != 2 or registry.spec(names[1]).rewinds:
     raise InputError(
       f'--method={METHOD.value}: must be one method, other than retrain and '

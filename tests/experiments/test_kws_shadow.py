@@ -92,7 +92,7 @@ def test_populations_too_small_keep_what_was_made(
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
-    (['--method=magic'], "'magic' is none of retrain"),
+    (['--method=magic'], "--method: 'magic' is none of retrain"),
     (['--method=retrain'], '--method=retrain: must be one method, other than'),
     (['--method=rewind:npo'], '--method=rewind:npo: must be one method'),
     (['--method=unsir'], "'unsir' is for requests that remove whole keywords"),

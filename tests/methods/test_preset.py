@@ -192,7 +192,7 @@ class ParseTest(parameterized.TestCase):
       self.assertEqual(
         str(caught.exception),
         f'--methods: {name!r} is for requests that remove whole keywords, and '
-        'this one removes none; --allow_samples runs it all the same.',
+        'this one removes none.',
       )
 
   @parameterized.parameters('', ' ', ',,')

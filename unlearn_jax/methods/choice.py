@@ -19,7 +19,9 @@ def _nothing(*args):
 _NO_PROBLEM = Problem(_nothing, _nothing, _nothing, blocks=('',) * 1_000)
 
 
-def parse(text: str, *, with_class_rules: bool = True) -> tuple[str, ...]:
+def parse(
+  text: str, *, with_class_rules: bool = True, flag: str = '--methods'
+) -> tuple[str, ...]:
   """Returns the names in a comma list; 'all' is every row.
 
   A name is a method, or `wrapper:method`. `retrain` always comes first: it is
@@ -29,6 +31,7 @@ def parse(text: str, *, with_class_rules: bool = True) -> tuple[str, ...]:
     text: the list.
     with_class_rules: whether rules are allowed that make sense only for
       requests that remove whole classes; if not, 'all' leaves them out.
+    flag: the name of the flag, for messages.
 
   Raises:
     InputError: if a name is not in the registry, or not allowed.
@@ -37,28 +40,28 @@ def parse(text: str, *, with_class_rules: bool = True) -> tuple[str, ...]:
   if names == ['all']:
     names = [n for n in METHODS if with_class_rules or not spec(n).for_classes]
   for name in names:
-    start = f'--methods: {name!r} is none of {", ".join(METHODS)}, or all'
-    if _spec(name, start).for_classes and not with_class_rules:
+    if _spec(name, flag).for_classes and not with_class_rules:
       raise InputError(
-        f'--methods: {name!r} is for requests that remove whole keywords, and '
-        'this one removes none; --allow_samples runs it all the same.'
+        f'{flag}: {name!r} is for requests that remove whole keywords, and '
+        'this one removes none.'
       )
   if not names:
-    raise InputError(f'--methods={text!r}: must be all or a comma list.')
+    raise InputError(f'{flag}={text!r}: must be all or a comma list.')
   return tuple(dict.fromkeys(['retrain', *names]))
 
 
-def _spec(name: str, message: str) -> MethodSpec:
-  """Returns a row, or raises an InputError that begins with `message`."""
+def _spec(name: str, flag: str) -> MethodSpec:
+  """Returns a row, or raises an InputError."""
   try:
     return spec(name)
   except KeyError:
     wrappers = ', '.join(WRAPPERS)
     raise InputError(
-      f'{message}; a wrapper may stand before it, as in rewind:npo: {wrappers}.'
+      f'{flag}: {name!r} is none of {", ".join(METHODS)}, or all; a wrapper '
+      f'may stand before it, as in rewind:npo: {wrappers}.'
     ) from None
   except ValueError as error:
-    raise InputError(f'--methods: {name!r}: {error}') from error
+    raise InputError(f'{flag}: {name!r}: {error}') from error
 
 
 def presets(
