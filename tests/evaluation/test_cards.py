@@ -20,7 +20,6 @@ from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import Subsets
 from unlearn_jax.types import InputError
 
-NAN = math.nan
 CLASSES = 4
 SIZES = {'forget': 8, 'retain': 40, 'validation': 8, 'test': 20}
 
