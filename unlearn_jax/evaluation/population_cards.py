@@ -107,8 +107,8 @@ def population_cards(
     rows[name] = dataclasses.replace(row, notes=notes)
   if {'accuracy.retain', 'accuracy.test'} <= set(rows):
     rows['forgetting_score.final'] = _final(rows)
-  ideal_gap = _triple(rows['confidence_gap'].ideal)
-  side = beyond(rows['confidence_gap'].value.mean, ideal_gap, np.nan)
+  gap = rows['confidence_gap']
+  side = beyond(gap.value.mean, _triple(gap.ideal), gap.floor)
   counts = {
     'n_seeds': len(np.unique(found.model)),
     'n_examples': float(len(np.unique(found.example))),
@@ -178,7 +178,7 @@ def _card(name, row, is_over, collapsed, damaged, n_seeds, n_examples):
   verdict, over = judge(
     row.value.mean,
     _triple(row.ideal),
-    row.floor if name.startswith('accuracy') else np.nan,
+    row.floor,
     direction=_DIRECTIONS[name],
     forgotten='below' if is_gap else None,
     damaged=damaged,

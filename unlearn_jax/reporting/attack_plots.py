@@ -55,9 +55,10 @@ def _line(i, is_reference):
   if is_reference:
     return {'color': _REFERENCE_COLOUR, 'lw': 2.2, 'zorder': 3}
   styles = ('-', '--', '-.')
+  colours = [c for c in range(10) if c != 2]  # Green is the reference.
   return {
-    'color': matplotlib.colormaps['tab10'](i % 10),
-    'ls': styles[i // 10 % 3],
+    'color': matplotlib.colormaps['tab10'](colours[i % 9]),
+    'ls': styles[i // 9 % 3],
     'lw': 1.2,
   }
 

@@ -168,36 +168,26 @@ def every_metric(cards: Sequence[MetricCard]) -> Table:
 
 
 def populations(cards: Sequence[MetricCard]) -> Table:
-  """Sets the metrics of populations one below the other, a column a method.
+  """Sets the metrics of populations one below the other, a row a method.
 
-  Each with its 95 percent interval; the ideal of a method is what retrained
-  models give, drawn as often, as its own column.
+  Each with its 95 percent interval, and its ideal with that of the null
+  distribution.
   """
-  by_name: dict[str, dict[str, MetricCard]] = {}
-  for card in cards:
-    by_name.setdefault(card.name, {})[card.provenance['method']] = card
-  methods = list(dict.fromkeys(card.provenance['method'] for card in cards))
-  header = ['metric']
-  for method in methods:
-    header += [method, 'ideal', 'verdict']
-  rows = []
-  for name, own in by_name.items():
-    if all(math.isnan(card.value) for card in own.values()):
-      continue
-    row = [Cell(name)]
-    for method in methods:
-      if method not in own:
-        row += [Cell('')] * 3
-        continue
-      card = own[method]
-      verdict = '' if card.verdict == 'no reference' else card.verdict
-      row += [
-        Cell(_interval(card.value, card.ci_low, card.ci_high)),
-        Cell(_interval(card.ideal, card.ideal_ci_low, card.ideal_ci_high)),
-        Cell(verdict, '', card.verdict),
-      ]
-    rows.append(tuple(row))
-  return Table(tuple(header), tuple(rows))
+  order = list(dict.fromkeys(card.name for card in cards))
+  rows = [
+    (
+      Cell(card.name),
+      Cell(card.provenance['method']),
+      Cell(_interval(card.value, card.ci_low, card.ci_high)),
+      Cell(_interval(card.ideal, card.ideal_ci_low, card.ideal_ci_high)),
+      Cell(
+        '' if card.verdict == 'no reference' else card.verdict, '', card.verdict
+      ),
+    )
+    for card in sorted(cards, key=lambda card: order.index(card.name))
+    if not math.isnan(card.value)
+  ]
+  return Table(('metric', 'method', 'value', 'ideal', 'verdict'), tuple(rows))
 
 
 def _interval(value, low, high) -> str:
