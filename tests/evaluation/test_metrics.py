@@ -8,7 +8,9 @@ import sklearn.metrics
 
 from unlearn_jax.evaluation import accuracy
 from unlearn_jax.evaluation import collapse
+from unlearn_jax.evaluation import cost
 from unlearn_jax.evaluation import gaps
+from unlearn_jax.evaluation import measure
 from unlearn_jax.evaluation import population_mia
 from unlearn_jax.evaluation import statistics
 
@@ -118,6 +120,45 @@ class GapsTest(absltest.TestCase):
     retrained = dict(zip(gaps.AVERAGED, (0.92, 0.995, 0.92, 0.5), strict=True))
     self.assertAlmostEqual(gaps.average_gap(unlearned, retrained), 0.02625)
     self.assertEqual(gaps.average_gap(retrained, retrained), 0.0)
+
+
+class CostTest(absltest.TestCase):
+  def test_worked_example(self):
+    # EX25.
+    self.assertEqual(cost.rte(120.0, 12.0), 10.0)
+    self.assertAlmostEqual(cost.rte(120.0, 12.0, setup_s=30.0), 2.857143, 6)
+    many = cost.rte(120.0, 12.0, setup_s=30.0, requests=10)
+    self.assertAlmostEqual(many, 8.0)
+    self.assertEqual(cost.rte(7.0, 7.0), 1.0)
+
+  def test_bad_input(self):
+    with self.assertRaisesRegex(ValueError, 'not all 0, got 1.0, 0.0 and 0.0'):
+      cost.rte(1.0, 0.0)
+    with self.assertRaisesRegex(ValueError, 'requests must be >= 1, got 0'):
+      cost.rte(1.0, 1.0, requests=0)
+
+
+class BetweenTest(absltest.TestCase):
+  def test_worked_examples(self):
+    def measured(p, losses, forget, retain, test):
+      values = dict(zip(gaps.AVERAGED, (forget, retain, test), strict=False))
+      labels = np.zeros(1, int)
+      return measure.Measured(
+        values, {}, labels, labels, np.array([p]), np.array(losses)
+      )
+
+    first = measured((0.9, 0.1), (0.1, 0.2, 0.4), 0.95, 0.99, 0.90)
+    second = measured((0.1, 0.9), (0.3, 0.5, 0.9), 0.92, 0.995, 0.92)
+    found = measure.between(first, second)
+    want = {
+      'distance.js': 0.368064,  # EX19.
+      'distance.activation': 1.131371,
+      'distance.loss_wasserstein': 0.333333,  # EX10.
+      'tow': 0.945847,  # EX5.
+    }
+    self.assertEqual(set(found), set(want))
+    for name, value in want.items():
+      self.assertAlmostEqual(found[name], value, places=6)
 
 
 class PopulationMiaTest(parameterized.TestCase):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_jax.evaluation import collapse
+from unlearn_jax.evaluation import cost
 from unlearn_jax.evaluation import gaps
 from unlearn_jax.evaluation import measure as measure_lib
 from unlearn_jax.evaluation import relearn
@@ -114,7 +115,7 @@ class _Reference:
       values['average_gap'] = gaps.average_gap(values, ideal)
     run_s = values.get('cost.run_s', 0.0)
     if ideal is not None and method != ORIGINAL and run_s > 0:
-      values['cost.rte'] = ideal['cost.run_s'] / run_s
+      values['cost.rte'] = cost.rte(ideal['cost.run_s'], run_s)
     return self._add_beside(values, seed)
 
   def _add_beside(self, values, seed):
