@@ -8,7 +8,8 @@ sets three models beside them that no one should deploy: one that says the same
 keyword whatever it hears, one whose last layer is random, and one on which
 gradient ascent has run until the forget set is lost. Prints every metric, with
 a word where it tells the model from retraining, and writes
-<workdir>/records.jsonl.
+<workdir>/records.jsonl. With --shadow, the folder of a kws_shadow, also the
+metrics of a population whose members all say the same keyword.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from absl import flags
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments import cli
@@ -26,7 +28,11 @@ from experiments import settings
 from experiments import stored
 from experiments.kws import make_cell
 from unlearn_jax.datasets import forget
+from unlearn_jax.evaluation import ulira
 from unlearn_jax.evaluation.evaluate import evaluate
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.population_cards import population_cards
+from unlearn_jax.evaluation.worlds import Worlds
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import tables
 from unlearn_jax.training.losses import cross_entropy
@@ -35,7 +41,10 @@ from unlearn_jax.types import InputError
 RUNS = flags.DEFINE_string(
   'runs', None, 'Folder of the runs of one seed.', required=True
 )
-_HEAD = 'Dense_0'
+SHADOW = flags.DEFINE_string(
+  'shadow', None, 'Folder of a population of kws_shadow; not needed.'
+)
+_HEAD, _SHIFT = 'Dense_0', 100.0
 _ASCENT_RATE, _ASCENT_ACCURACY, _MOST_STEPS = 1e-3, 0.05, 500
 
 
@@ -88,15 +97,45 @@ def main() -> None:
     layers_fn=classifier.layers_fn,
   )
   cards = [c for c in cards if not c.name.startswith('cost.')]
-  records.write(job.workdir / 'records.jsonl', cards)
+  populations = []
+  if SHADOW.value is not None:
+    populations = _constant_population(pathlib.Path(SHADOW.value))
+  records.write(job.workdir / 'records.jsonl', [*cards, *populations])
   print(tables.every_metric(cards).to_text())
+  if populations:
+    print(tables.populations(populations).to_text())
 
 
 def _constant(params: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a model whose answer is the first class."""
   head = dict(params[_HEAD])
-  head['bias'] = head['bias'].at[0].add(100.0)
+  head['bias'] = head['bias'].at[0].add(_SHIFT)
   return {**params, _HEAD: head}
+
+
+def _constant_population(folder: pathlib.Path) -> list[MetricCard]:
+  """Judges a population before and after its answers became one keyword."""
+  try:
+    with np.load(folder / 'design.npz') as design:
+      seen, rows = design['seen'], design['rows']
+    with np.load(folder / 'logits.npz') as saved:
+      logits, label = saved['logits'][:, rows], saved['label'][rows]
+  except OSError as error:
+    raise InputError(
+      f'--shadow={folder}: must be a folder that kws_shadow finished ({error}).'
+    ) from error
+  phi = ulira.logit_confidence(logits, label)
+  cards: list[MetricCard] = []
+  for method, shift in (('original', 0.0), ('constant', _SHIFT)):
+    changed = logits.astype(np.float64)
+    changed[..., 0] += shift
+    shifted = ulira.logit_confidence(changed, label)
+    cards += population_cards(
+      Worlds(shifted, seen, shifted, ~seen),
+      (phi, ~seen),
+      provenance={'method': method, 'seeds': [0]},
+    )[0]
+  return cards
 
 
 def _ascended(predict_fn, loss_fn, params, sets):
