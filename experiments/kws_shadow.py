@@ -69,8 +69,6 @@ STRATEGY = flags.DEFINE_enum(
   ['auto', 'map', 'vmap'],
   'Models of a chunk one after another or all together; auto: by platform.',
 )
-
-
 METHOD = flags.DEFINE_string(
   'method',
   None,

@@ -269,6 +269,13 @@ class EvaluateTest(parameterized.TestCase):
     card = by_name(cards, 'close')['relearn.anamnesis']
     self.assertAlmostEqual(card.value, 2.01 / 5.01)  # EX23.
     self.assertEqual((card.ideal, card.verdict), (1.0, 'under'))
+    self.assertNotIn('not reached', str(card.notes))
+    never = dataclasses.replace(
+      outcomes[-1], inner={**outcomes[-1].inner, 'relearn.steps': 100.0}
+    )
+    cards = make_cards([*outcomes[:-1], never], subsets)
+    notes = by_name(cards, 'close')['relearn.steps'].notes
+    self.assertIn('not reached within 100 steps', notes)
     self.assertEqual(by_name(cards, 'retrain')['relearn.anamnesis'].value, 1.0)
 
   def test_non_members_are_matched_in_class_and_speaker(self):

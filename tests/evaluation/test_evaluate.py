@@ -24,7 +24,7 @@ def make_sets():
   sets = {}
   for i, (name, size) in enumerate(SIZES.items()):
     sets[name] = problems.make_examples(size, seed=i)
-    sets[name]['speaker'] = np.arange(size) % 3
+    sets[name]['speaker'] = np.array(['ann', 'bo', 'cy'])[np.arange(size) % 3]
   return sets
 
 
@@ -34,6 +34,7 @@ def call(**changes):
     'models': {'mine': problems.make_params(3)},
     'sets': make_sets(),
     'retrained': [problems.make_params(1), problems.make_params(2)],
+    'properties': ('speaker',),
     **changes,
   }
   first = [arguments.pop(name) for name in ('predict_fn', 'models', 'sets')]
@@ -64,7 +65,6 @@ class EvaluateTest(parameterized.TestCase):
     cards = call(
       models={'mine': params},
       original=problems.make_params(0),
-      properties=('speaker',),
       costs={'mine': {'run_s': 2.0}, 'retrain': {'run_s': 8.0}},
       loss_fn=problems.loss_fn,
       init_fn=problems.init_fn,
@@ -89,7 +89,7 @@ class EvaluateTest(parameterized.TestCase):
   def test_sets_longer_than_a_batch(self):
     sets = make_sets()
     sets['retain'] = problems.make_examples(777, seed=5)
-    sets['retain']['speaker'] = np.zeros(777, int)
+    sets['retain']['speaker'] = np.full(777, 'ann')
     card = by_name(call(sets=sets), 'mine')['accuracy.retain']
     logits = problems.predict_fn(problems.make_params(3), sets['retain'])
     want = np.mean(logits.argmax(-1) == sets['retain']['label'])

@@ -266,6 +266,8 @@ def _card(name, row, collapsed, damaged, provenance, more) -> MetricCard:
     notes.append(f'undefined for {undefined} of {len(row.numbers)} seeds')
   if len(row.numbers) == 1:
     notes.append('one seed')
+  if name == 'relearn.steps' and (row.numbers >= relearn.MAX_STEPS).any():
+    notes.append(f'not reached within {relearn.MAX_STEPS} steps')
   if name.startswith(('loss.', 'mia.')):
     notes += sorted(more)
   return MetricCard(

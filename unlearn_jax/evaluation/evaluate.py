@@ -51,7 +51,8 @@ def evaluate(
     forgotten_classes: classes that were removed whole; they are no part of test
       accuracy.
     properties: names in the batches, besides the label, that non-members of an
-      attack share with members, for instance 'speaker'.
+      attack share with members, for instance 'speaker'. The models do not see
+      them, so they may be strings.
     costs: by method, among them `run_s`, seconds.
     loss_fn: maps (params, batch) to losses [batch]; gives the relearn metrics.
     init_fn: maps a key to fresh parameters; gives ZRF.
@@ -67,7 +68,11 @@ def evaluate(
       another shape, or a model is named as the references are.
   """
   _check(models, sets, retrained)
-  logits_of = functools.partial(_logits, jax.jit(predict_fn), sets)
+  inputs = {
+    name: {key: x for key, x in batch.items() if key not in properties}
+    for name, batch in sets.items()
+  }
+  logits_of = functools.partial(_logits, jax.jit(predict_fn), inputs)
   params: dict[tuple[str, int], Params] = {}
   if original is not None:
     params[ORIGINAL, 0] = original
@@ -82,8 +87,8 @@ def evaluate(
   inner = internals_lib.internals(
     params,
     [name for name in params if name[0] == RETRAIN],
-    None if layers_fn is None else _layers(layers_fn, sets),
-    None if loss_fn is None else _relearn(loss_fn, predict_fn, sets),
+    None if layers_fn is None else _layers(layers_fn, inputs),
+    None if loss_fn is None else _relearn(loss_fn, predict_fn, inputs),
   )
   outcomes = [
     Outcome(

@@ -29,7 +29,8 @@ class MetricCard:
     value: mean over seeds; nan where it is not defined.
     ci_low: of the 95 percent interval of the value; nan without one.
     ci_high: likewise.
-    ci_method: 't' over seeds, 'wilson' over examples, or 'none'.
+    ci_method: 't' over seeds or models, 'wilson' over examples, 'draws' over
+      random draws of models, or 'none'.
     n_seeds: seeds that have a value.
     n_examples: examples a seed, on average; None where it is not a mean.
     values: of each seed, in the order of `provenance['seeds']`.

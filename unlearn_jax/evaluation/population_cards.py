@@ -31,7 +31,6 @@ REPETITIONS = 20
 _MOST_EXAMPLES = 1_000  # Of the metrics that go example by example.
 _SHARE_WITH_ENOUGH = 0.9
 
-
 # In the order of the cards; the confidence gap alone has a side of too much.
 _DIRECTIONS: dict[str, Direction] = {
   'accuracy.retain': 'higher',

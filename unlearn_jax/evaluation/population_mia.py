@@ -221,16 +221,8 @@ def entropy_attack(
 ) -> float:
   """Share of the forget set that the entropy alone makes look like members.
 
-  Fitted as `svc_five` is; the ideal is the value of a retrained model.
-
-  Args:
-    forget: `confidence_features` of the forget set [f, features].
-    retain: of the retain set.
-    test: of the test set.
-    seed: of the choice of those that it is fitted on.
-
-  Returns:
-    in [0, 1]; nan if a set is empty.
+  Fitted, called and undefined as `svc_five` is; the ideal is the value of a
+  retrained model.
   """
   forget, retain, test = (x[:, 2:3] for x in (forget, retain, test))
   return float(np.mean(_attacked(forget, retain, test, seed)))
