@@ -15,6 +15,7 @@ metrics of a population whose members all say the same keyword.
 from collections.abc import Mapping
 import pathlib
 from typing import Any
+import zipfile
 
 from absl import flags
 import jax
@@ -39,7 +40,7 @@ from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.types import InputError
 
 RUNS = flags.DEFINE_string(
-  'runs', None, 'Folder of the runs of one seed.', required=True
+  'runs', None, 'Folder of the runs of one seed; must be given.'
 )
 SHADOW = flags.DEFINE_string(
   'shadow', None, 'Folder of a population of kws_shadow; not needed.'
@@ -50,16 +51,24 @@ _ASCENT_RATE, _ASCENT_ACCURACY, _MOST_STEPS = 1e-3, 0.05, 500
 
 def main() -> None:
   """Prints the tables."""
-  folder = pathlib.Path(RUNS.value)
+  folder = pathlib.Path(RUNS.value or '')
   retrained = [
     stored.find('runs', str(path)) for path in sorted(folder.glob('retrain*'))
   ]
   if not retrained:
     raise InputError(
-      f'--runs={folder}: holds no retrained model; must be the folder of a '
+      f'--runs={RUNS.value}: holds no retrained model; must be the folder of a '
       'seed that kws_unlearn wrote.'
     )
   described = retrained[0].description
+  if not described.get('forget'):
+    raise InputError(
+      f'{retrained[0].flag}: does not say what was forgotten; must be a model '
+      'that kws_unlearn retrained.'
+    )
+  populations = []
+  if SHADOW.value is not None:
+    populations = _constant_population(pathlib.Path(SHADOW.value))
   training = settings.training_settings(described)
   job = jobs.open_job(training, {'runs': RUNS.value}, {}, {})
   task = job.task
@@ -97,9 +106,6 @@ def main() -> None:
     layers_fn=classifier.layers_fn,
   )
   cards = [c for c in cards if not c.name.startswith('cost.')]
-  populations = []
-  if SHADOW.value is not None:
-    populations = _constant_population(pathlib.Path(SHADOW.value))
   records.write(job.workdir / 'records.jsonl', [*cards, *populations])
   print(tables.every_metric(cards).to_text())
   if populations:
@@ -120,7 +126,7 @@ def _constant_population(folder: pathlib.Path) -> list[MetricCard]:
       seen, rows = design['seen'], design['rows']
     with np.load(folder / 'logits.npz') as saved:
       logits, label = saved['logits'][:, rows], saved['label'][rows]
-  except OSError as error:
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
     raise InputError(
       f'--shadow={folder}: must be a folder that kws_shadow finished ({error}).'
     ) from error

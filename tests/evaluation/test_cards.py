@@ -88,7 +88,7 @@ def by_name(cards, method):
   return {c.name: c for c in cards if c.provenance['method'] == method}
 
 
-class EvaluateTest(parameterized.TestCase):
+class MakeCardsTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.subsets = {seed: make_subsets(seed) for seed in (0, 1)}

@@ -13,12 +13,14 @@ import array_record.python.array_record_data_source  # Defines flags. # noqa: F4
 import problems
 import pytest
 
+from experiments import fooled
 from experiments import kws_shadow
 from experiments import kws_train
 from experiments import kws_unlearn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {
+  'fooled': fooled.main,
   'kws_shadow': kws_shadow.main,
   'kws_train': kws_train.main,
   'kws_unlearn': kws_unlearn.main,

@@ -231,3 +231,27 @@ def test_models_are_judged_by_every_metric(workdir, run_apart, tmp_path):
   assert 'ResidualBlock_2' in str(sorted(own))
   html = (audit / 'report' / 'index.html').read_text()
   assert '>salun</td>' in html
+
+
+def test_models_that_are_wrong_on_purpose_are_noticed(
+  workdir, run_job, tmp_path
+):
+  runs = f'--runs={workdir / "seed_1"}'
+  run_job('fooled', runs, f'--workdir={tmp_path}')
+  cards = records.read(tmp_path / 'records.jsonl')
+  by_name = {(c.provenance['method'], c.name): c for c in cards}
+  for method in ('constant', 'random head', 'ascent'):
+    assert (method, 'relearn.loss_area') in by_name
+  constant = by_name['constant', 'collapse.excess']
+  assert constant.value == pytest.approx(1.0) and constant.collapsed
+  assert constant.verdict == 'damaged'
+  # Its layers below the last are those of the original model.
+  layer = by_name['constant', 'cka.original.forget.ResidualBlock_2']
+  assert layer.value == pytest.approx(1.0)
+  (tmp_path / 'design.npz').write_text('junk')
+  for args, message in (
+    ([f'--runs={tmp_path / "nowhere"}'], 'holds no retrained model'),
+    ([runs, f'--shadow={tmp_path}'], 'must be a folder that kws_shadow fin'),
+  ):
+    with pytest.raises(InputError, match=message):
+      run_job('fooled', *args, f'--workdir={tmp_path / "bad"}')
