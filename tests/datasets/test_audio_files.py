@@ -188,6 +188,27 @@ def test_wav_written_to_a_pipe_is_whole(size):
   np.testing.assert_array_equal(audio_files.decode(data, 'x'), noise())
 
 
+@pytest.mark.parametrize('rate_hz', [8_000, 16_000])
+def test_whole_utterance_lasts_a_frame_or_more(rate_hz):
+  shortest = rate_hz * 25 // 1_000
+  data = encode(noise(shortest) // 4, rate_hz)
+  assert audio_files.decode_utterance(data, 'x').shape == (400,)
+  problem = '^clip.wav: lasts 39[89] samples .* must be at least 400'
+  with pytest.raises(InputError, match=problem):
+    audio_files.decode_utterance(
+      encode(noise(shortest - 1) // 4, rate_hz), 'clip.wav'
+    )
+
+
+def test_whole_utterance_is_neither_cut_nor_padded(tmp_path):
+  path = tmp_path / 'long.flac'
+  path.write_bytes(encode(noise(40_001), file_format='FLAC'))
+  found = audio_files.read_utterance(path)
+  np.testing.assert_array_equal(found, noise(40_001))
+  with pytest.raises(InputError, match='absent.wav: cannot be read'):
+    audio_files.read_utterance(tmp_path / 'absent.wav')
+
+
 def test_read_clip_names_a_file_that_is_not_there(tmp_path):
   path = tmp_path / 'absent.wav'
   with pytest.raises(InputError, match='absent.wav: cannot be read'):

@@ -6,6 +6,7 @@ import soundfile
 
 from unlearn_jax.datasets.arabic_speech_commands import ArabicSpeechCommands
 from unlearn_jax.datasets.audio_folder import AudioFolder
+from unlearn_jax.datasets.audio_folder import AudioFolderFull
 from unlearn_jax.datasets.free_spoken_digits import FreeSpokenDigits
 from unlearn_jax.types import InputError
 
@@ -69,6 +70,50 @@ def test_audio_folder(tmp_path):
     ('on/ann-1', 'on', 'ann', None),
     ('on/bob-1', 'on', 'bob', None),
   ]
+
+
+def test_session_is_the_take_where_there_is_no_other(tmp_path):
+  def sessions(pattern):
+    return [r.session for r in recordings(AudioFolder(tmp_path, pattern))]
+
+  write(tmp_path, 'on/ann-1.wav', 'on/ann-12.wav', 'off/bob-1.wav')
+  assert sessions(PATTERN) == ['1', '1', '12']
+  name = r'(?P<session>[^/])[^/]*/(?P<keyword>\w+)-'
+  assert sessions(name + r'(?P<take>\d+)\.wav') == ['o', 'o', 'o']
+  assert sessions(name + r'\d+\.wav') == ['o', 'o', 'o']
+  optional = r'(?P<keyword>\w+)/\w+-(?P<session>12)?(?P<take>.)?\.wav'
+  assert sessions(optional) == ['1', '1', '12']
+  assert sessions(r'(?P<keyword>\w+)/.*') == ['', '', '']
+
+
+@pytest.mark.parametrize(
+  ('source', 'path', 'session'),
+  [
+    (ArabicSpeechCommands, 'left/00000026_NO_02.wav', '02'),
+    (FreeSpokenDigits, '7_theo_49.wav', '49'),
+  ],
+)
+def test_session_of_a_corpus_of_takes(tmp_path, source, path, session):
+  write(tmp_path, path)
+  assert [r.session for r in recordings(source(tmp_path))] == [session]
+
+
+def test_whole_utterances_of_a_folder(tmp_path):
+  write(tmp_path, 'on/ann-1.wav')
+  soundfile.write(
+    tmp_path / 'on/ann-2.wav', np.arange(20_001, dtype=np.int16), 16_000
+  )
+  source = AudioFolderFull(tmp_path, PATTERN)
+  assert source.key() == AudioFolder(tmp_path, PATTERN).key()
+  assert source.config != AudioFolder(tmp_path, PATTERN).config
+  short, long = recordings(source)
+  np.testing.assert_array_equal(long.read(), np.arange(20_001))
+  problem = (
+    f'^{tmp_path}/on/ann-1.wav: lasts 20 samples at 16 kHz; must be at least '
+    r'400 \(25 ms\)\.$'
+  )
+  with pytest.raises(InputError, match=problem):
+    short.read()
 
 
 def test_audio_folder_without_speakers(tmp_path):

@@ -55,6 +55,7 @@ class FakeSource(source.Source):
         speaker=f's{i % 4}',
         read=lambda i=i: self.read(i),
         official_split=i % 3 if self.has_split else None,
+        session=f't{i % 5}',
       )
 
   def read(self, i):
@@ -89,6 +90,8 @@ def test_rows_are_in_the_order_of_ids_whatever_that_of_records(tmp_path):
   assert corpus.speakers == ('s0', 's1', 's2', 's3')
   np.testing.assert_array_equal(corpus.keyword, np.array([2, 0, 1])[rows % 3])
   np.testing.assert_array_equal(corpus.speaker, rows % 4)
+  assert corpus.sessions == ('t0', 't1', 't2', 't3', 't4')
+  np.testing.assert_array_equal(corpus.session, rows % 5)
   np.testing.assert_array_equal(corpus.official_split, rows % 3)
   assert corpus.keyword.dtype == corpus.speaker.dtype == np.int32
   assert corpus.official_split.dtype == np.int8
@@ -118,6 +121,7 @@ def test_tfds_reads_the_folder_by_itself(tmp_path):
     i = int(example['utterance_id'][1:])
     assert example['keyword'].decode() == ('yes', 'no', 'up')[i % 3]
     assert example['speaker'].decode() == f's{i % 4}'
+    assert example['session'].decode() == f't{i % 5}'
     np.testing.assert_array_equal(example['audio'], clip(i))
 
 

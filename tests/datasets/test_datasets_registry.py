@@ -12,16 +12,20 @@ import soundfile
 import soxr
 
 from unlearn_jax.datasets import registry
+from unlearn_jax.datasets import splits
 from unlearn_jax.types import InputError
 
 NAMES = (
   'espeak_commands',
   'espeak_commands/tiny',
+  'espeak_commands/speakers',
   'arabic_speech_commands',
   'free_spoken_digits',
   'speech_commands',
   'speech_commands/12',
+  'voxceleb1',
   'audio_folder',
+  'audio_folder/full',
 )
 PATTERN = r'(?P<keyword>\w+)/(?P<speaker>\w+)_NO_(?P<take>\d+)\.flac'
 
@@ -75,6 +79,7 @@ def test_real_recordings_at_16_khz_are_kept_bit_for_bit(arabic, cache_dir):
   assert corpus.keywords == ('left', 'right', 'stop')
   assert len(corpus.speakers) == 5
   assert sorted(corpus.utterance_id) == corpus.utterance_id.tolist()
+  assert corpus.sessions == ('01', '02', '03', '04')
   audio = corpus.read_audio(np.arange(60))
   for row, name in enumerate(corpus.utterance_id):
     expected, _ = soundfile.read(
@@ -117,6 +122,38 @@ def test_audio_folder_gives_the_same_recordings(arabic, cache_dir):
   dataset = arabic / 'dataset'
   other = load('audio_folder', cache_dir, data_dir=dataset, pattern=PATTERN)
   assert other.fingerprint == corpus.fingerprint
+
+
+def test_whole_digits_are_the_files_samples(digits, cache_dir):
+  corpus = load(
+    'audio_folder/full',
+    cache_dir,
+    data_dir=digits,
+    pattern=r'(?P<keyword>.)_(?P<speaker>\w+)_(?P<take>\d+)\.flac',
+  )
+  assert corpus.name == 'audio_folder/full' and corpus.num_samples is None
+  assert corpus.sessions == ('10', '3', '4', '5')
+  rows = np.arange(len(corpus))
+  for row, audio in zip(rows, corpus.read_utterances(rows), strict=True):
+    file = digits / f'{corpus.utterance_id[row]}.flac'
+    assert len(audio) == corpus.lengths[row] == 2 * soundfile.info(file).frames
+
+
+def test_session_split_of_real_recordings(shared_data, tmp_path, cache_dir):
+  """Of ten takes the last two are for test and the one before to validate."""
+  source = shared_data / 'arabic_speech_commands' / 'dataset' / 'left'
+  (tmp_path / 'left').mkdir()
+  for file in sorted(source.iterdir())[:30]:  # Three speakers.
+    shutil.copy(file, tmp_path / 'left')
+  corpus = load('arabic_speech_commands', cache_dir, data_dir=tmp_path)
+  split = splits.split(corpus, 'session', seed=0)
+  for part, takes in (
+    ('training', range(1, 8)),
+    ('validation', [8]),
+    ('test', [9, 10]),
+  ):
+    ids = corpus.utterance_id[getattr(split, part)]
+    assert sorted(int(i[-2:]) for i in ids) == sorted([*takes] * 3)
 
 
 def test_warm_start_reads_no_audio(arabic, cache_dir):
@@ -201,6 +238,8 @@ def test_full_corpus_serves_where_bad_files_may_be_skipped(arabic, cache_dir):
     ('free_spoken_digits', {}, '--data_dir is needed for free_spoken'),
     ('audio_folder', {'pattern': PATTERN}, '--data_dir is needed for audio_'),
     ('audio_folder', {'data_dir': '.'}, '--audio_pattern is needed'),
+    ('audio_folder/full', {}, '--audio_pattern is needed for audio_folder'),
+    ('voxceleb1', {}, '--data_dir is needed for voxceleb1'),
     ('espeak_commands', {'data_dir': 'x'}, '--data_dir=x: must not be given'),
     (
       'free_spoken_digits',

@@ -109,6 +109,13 @@ class ParseTest(parameterized.TestCase):
     self.assertEqual(forget.forgotten_keywords(request), ('go', 'stop'))
     self.assertEqual(forget.forgotten_keywords(forget.parse('sample:1%')), ())
 
+  def test_forgotten_classes_are_those_of_the_task(self):
+    request = forget.parse('speaker:9+keyword:stop+speaker:7+sample:1%')
+    self.assertEqual(forget.forgotten_classes(request, 'kws'), ('stop',))
+    self.assertEqual(forget.forgotten_classes(request, 'sid'), ('7', '9'))
+    request = forget.parse('ids:list.txt')
+    self.assertEqual(forget.forgotten_classes(request, 'sid'), ())
+
 
 class SelectTest(parameterized.TestCase):
   @parameterized.parameters(

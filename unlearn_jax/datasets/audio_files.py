@@ -1,6 +1,6 @@
-"""Audio files as clips of one second, 16 kHz, mono, 16 bit.
+"""Audio files as clips of one second or whole, 16 kHz, mono, 16 bit.
 
-A clip that is so already is kept bit for bit. Several channels are averaged and
+A file that is so already is kept bit for bit. Several channels are averaged and
 other rates resampled (soxr, high quality).
 """
 
@@ -15,6 +15,7 @@ from unlearn_jax.types import InputError
 
 SAMPLE_RATE_HZ = 16_000
 NUM_SAMPLES = 16_000
+MIN_SAMPLES = 400  # One frame of 25 ms: a whole utterance has features.
 SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3')
 _MIN_RATE_HZ, _MAX_RATE_HZ = 4_000, 384_000
 _MAX_SECONDS = 300  # A damaged header may ask for terabytes.
@@ -28,11 +29,38 @@ def read_clip(path: pathlib.Path) -> np.ndarray:
   Raises:
     InputError: as `decode`, or if the file cannot be read.
   """
+  return fit(decode(_read(path), str(path)))
+
+
+def read_utterance(path: pathlib.Path) -> np.ndarray:
+  """Reads the whole of a file, int16 [samples].
+
+  Raises:
+    InputError: as `decode_utterance`, or if the file cannot be read.
+  """
+  return decode_utterance(_read(path), str(path))
+
+
+def decode_utterance(data: bytes, name: str) -> np.ndarray:
+  """Decodes the whole of a file, int16 [samples].
+
+  Raises:
+    InputError: as `decode`, or if it is shorter than a frame of 25 ms.
+  """
+  audio = decode(data, name)
+  if len(audio) < MIN_SAMPLES:
+    raise InputError(
+      f'{name}: lasts {len(audio)} samples at 16 kHz; must be at least '
+      f'{MIN_SAMPLES} (25 ms).'
+    )
+  return audio
+
+
+def _read(path: pathlib.Path) -> bytes:
   try:
-    data = path.read_bytes()
+    return path.read_bytes()
   except OSError as error:
     raise InputError(f'{path}: cannot be read ({error.strerror}).') from error
-  return fit(decode(data, str(path)))
 
 
 def fit(audio: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 from typing import Any, ClassVar, NamedTuple
 
 from absl import logging
+import numpy as np
 
 from unlearn_jax.datasets import audio_files
 from unlearn_jax.datasets.source import Download
@@ -16,7 +17,7 @@ from unlearn_jax.datasets.source import Source
 from unlearn_jax.types import InputError
 
 UNKNOWN_SPEAKER = 'unknown'
-_GROUPS = {'keyword', 'speaker', 'take'}
+_GROUPS = {'keyword', 'speaker', 'session', 'take'}
 
 
 class File(NamedTuple):
@@ -104,8 +105,9 @@ class LabelledFolder(Source):
 
   Attributes:
     PATTERN: matches the whole path, relative to the folder, with `/` between
-      folders and with the extension; its groups are `keyword`, `speaker` and
-      `take`. Files that it does not match are counted and left out.
+      folders and with the extension; its groups are `keyword`, `speaker`,
+      `session` and `take`. A take is a session where there is no other. Files
+      that it does not match are counted and left out.
     LAYOUT: what the pattern means, for messages.
     SUBFOLDER: where the files lie in the corpus as downloaded; the subfolder
       itself is as good as the corpus.
@@ -154,6 +156,10 @@ class LabelledFolder(Source):
     del match
     return None
 
+  def read_file(self, path: pathlib.Path) -> np.ndarray:
+    """Returns the audio of a file, int16 [NUM_SAMPLES]."""
+    return audio_files.read_clip(path)
+
   def key(self) -> Any:
     """Returns the pattern and the listing of the files."""
     return [self._pattern.pattern, [file for file, _ in self._matches]]
@@ -175,20 +181,22 @@ class LabelledFolder(Source):
 
   def _recordings(self):
     for file, match in self._matches:
+      groups = match.groupdict()
       yield Recording(
         utterance_id=utterance_id(file.path),
         keyword=match['keyword'],
-        speaker=match.groupdict().get('speaker') or UNKNOWN_SPEAKER,
-        read=functools.partial(audio_files.read_clip, self._root / file.path),
+        speaker=groups.get('speaker') or UNKNOWN_SPEAKER,
+        read=functools.partial(self.read_file, self._root / file.path),
         official_split=self.official_split(match),
+        session=groups.get('session') or groups.get('take') or '',
       )
 
 
 class AudioFolder(LabelledFolder):
   """Any tree of audio files, with the user's pattern.
 
-  `speaker` and `take` are optional: without a speaker, all recordings are by
-  one who is unknown; the take has no use but to make names match.
+  Only `keyword` is needed: without a speaker, all recordings are by one who is
+  unknown; without a session or a take, nothing is known of sessions.
   """
 
   NAME = 'audio_folder'
@@ -211,6 +219,17 @@ class AudioFolder(LabelledFolder):
     )
 
 
+class AudioFolderFull(AudioFolder):
+  """The same with whole utterances instead of clips of one second."""
+
+  NUM_SAMPLES = None
+  config = 'full'
+
+  def read_file(self, path: pathlib.Path) -> np.ndarray:
+    """Returns the audio of a file, int16 [samples]."""
+    return audio_files.read_utterance(path)
+
+
 def _compile(pattern: str | None) -> re.Pattern[str]:
   """Compiles a pattern, or raises InputError where it is none."""
   example = r'(?P<keyword>[^/]+)/(?P<speaker>[^/]+)_(?P<take>\d+)\.wav'
@@ -229,6 +248,6 @@ def _compile(pattern: str | None) -> re.Pattern[str]:
   if 'keyword' not in groups or groups - _GROUPS:
     raise InputError(
       f'--audio_pattern={pattern}: must have the named group keyword, may have '
-      f'speaker and take, and no others; such as {example}'
+      f'speaker, session and take, and no others; such as {example}'
     )
   return compiled

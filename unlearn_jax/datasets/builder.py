@@ -25,13 +25,15 @@ from tensorflow_datasets.core.download import checksums
 import tqdm
 
 from unlearn_jax.datasets import prepared
-from unlearn_jax.datasets.audio_files import NUM_SAMPLES
 from unlearn_jax.datasets.source import Recording
 from unlearn_jax.datasets.source import Source
 from unlearn_jax.types import InputError
 
-# Of each file of records; so many are in memory at a time (32 kB each).
+# Of each file of records; so many are in memory at a time: 32 kB each, or, of
+# varying length, some 130 to 640 kB (4 to 20 s).
 _EXAMPLES_PER_SHARD = 2_000
+_UTTERANCES_PER_SHARD = 200
+_MAX_WARNINGS = 100  # The labels list all that was left out.
 
 _Example = tuple[int, dict[str, Any]]
 
@@ -53,16 +55,21 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     self._source = source
     self._skip_bad_audio = skip_bad_audio
     self._progress = progress
-    self.labels = prepared.Labels()
+    lengths_vary = source.NUM_SAMPLES is None
+    self.labels = prepared.Labels(lengths_vary=lengths_vary)
+    self._per_shard = (
+      _UTTERANCES_PER_SHARD if lengths_vary else _EXAMPLES_PER_SHARD
+    )
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = {
       'audio': tfds.features.Tensor(
-        shape=(NUM_SAMPLES,), dtype=np.int16, encoding='bytes'
+        shape=(self._source.NUM_SAMPLES,), dtype=np.int16, encoding='bytes'
       ),
       'keyword': tfds.features.Text(),
       'speaker': tfds.features.Text(),
+      'session': tfds.features.Text(),
       'utterance_id': tfds.features.Text(),
     }
     return tfds.core.DatasetInfo(
@@ -72,6 +79,11 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     )
 
   def _shard_iterators_per_split(self, dl_manager):
+    if not self._skip_bad_audio:
+      try:
+        self._source.check()
+      except InputError as error:
+        raise _with_advice(error) from error
     count, recordings = self._source.recordings(
       functools.partial(_download, dl_manager)
     )
@@ -84,30 +96,34 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder):
     )
     # The shards are written one after another, so they share the iterator.
     examples = functools.partial(self._examples, iter(bar))
-    num_shards = -(-count // _EXAMPLES_PER_SHARD)
+    num_shards = -(-count // self._per_shard)
     return {prepared.SPLIT: [examples] * num_shards}
 
   def _examples(self, recordings: Iterator[Recording]) -> Iterator[_Example]:
     """Yields the examples of the next shard."""
-    for recording in itertools.islice(recordings, _EXAMPLES_PER_SHARD):
+    for recording in itertools.islice(recordings, self._per_shard):
       try:
         audio = recording.read()
       except InputError as error:
         if not self._skip_bad_audio:
-          raise InputError(
-            f'{error} --skip_bad_audio leaves such files out.'
-          ) from error
-        logging.warning('Left out: %s', error)
+          raise _with_advice(error) from error
         self.labels.left_out.append(str(error))
+        if len(self.labels.left_out) <= _MAX_WARNINGS:
+          logging.warning('Left out: %s', error)
         continue
       self.labels.add(recording, audio)
       example = {
         'audio': audio,
         'keyword': recording.keyword,
         'speaker': recording.speaker,
+        'session': recording.session,
         'utterance_id': recording.utterance_id,
       }
       yield len(self.labels), example
+
+
+def _with_advice(error: InputError) -> InputError:
+  return InputError(f'{error} --skip_bad_audio leaves such files out.')
 
 
 def builder_class(source: Source, config: str) -> type[CorpusBuilder]:

@@ -16,6 +16,13 @@ CONFIGS = {
   'tiny': EspeakConfig(
     keywords=('yes', 'no', 'up', 'down'), num_speakers=5, takes=5
   ),
+  # Many speakers who say little, for speaker identification.
+  'speakers': EspeakConfig(
+    keywords=('yes', 'no', 'up', 'down'),
+    num_speakers=100,
+    takes=8,
+    min_snr_db=10,
+  ),
 }
 
 
@@ -49,4 +56,5 @@ def _recordings(espeak: EspeakConfig) -> Iterator[Recording]:
   for utterance_id, keyword, speaker, audio in espeak_synthesis.synthesise(
     espeak
   ):
-    yield Recording(utterance_id, keyword, speaker, audio.copy)
+    take = utterance_id.rpartition('_')[2]
+    yield Recording(utterance_id, keyword, speaker, audio.copy, session=take)

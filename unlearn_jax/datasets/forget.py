@@ -135,9 +135,20 @@ def select(
   return training[selected]
 
 
+def forgotten_classes(request: ForgetRequest, task: str) -> tuple[str, ...]:
+  """Returns the classes of a task that are forgotten whole, sorted.
+
+  Args:
+    request: from `parse`.
+    task: 'kws', whose classes are keywords, or 'sid', whose are speakers.
+  """
+  kind = {'kws': 'keyword', 'sid': 'speaker'}[task]
+  return tuple(part.value for part in request.parts if part.kind == kind)
+
+
 def forgotten_keywords(request: ForgetRequest) -> tuple[str, ...]:
   """Returns the keywords forgotten whole, sorted."""
-  return tuple(part.value for part in request.parts if part.kind == 'keyword')
+  return forgotten_classes(request, 'kws')
 
 
 def forget_hash(utterance_ids: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from unlearn_jax.datasets.source import Source
 SPLIT = 'train'  # TFDS's name for "all of it".
 _LABELS = 'labels.npz'
 # Raised when the labels file or the decoding of audio files changes.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def folder_of(
@@ -43,9 +43,11 @@ def folder_of(
 class Labels:
   """Gathers what is known of each recording, in the order of writing."""
 
-  def __init__(self) -> None:
+  def __init__(self, *, lengths_vary: bool) -> None:
     """Starts with no recordings."""
-    self._rows: list[tuple[str, str, str, int | None, bytes]] = []
+    self._lengths_vary = lengths_vary
+    self._lengths: list[int] = []
+    self._rows: list[tuple[str, str, str, str, int | None, bytes]] = []
     self.left_out: list[str] = []
 
   def __len__(self) -> int:
@@ -56,11 +58,13 @@ class Labels:
     """Adds a recording; its audio only counts in the fingerprint."""
     samples = audio.astype('<i2', copy=False).tobytes()
     digest = hashlib.blake2b(samples, digest_size=16).digest()
+    self._lengths.append(len(audio))
     self._rows.append(
       (
         recording.utterance_id,
         recording.keyword,
         recording.speaker,
+        recording.session,
         recording.official_split,
         digest,
       )
@@ -70,7 +74,7 @@ class Labels:
     """Writes the labels, whole or not at all, in the order of the ids."""
     order = sorted(range(len(self)), key=lambda i: self._rows[i][0])
     rows = [self._rows[i] for i in order]
-    ids, keywords, speakers, splits, _ = zip(*rows, strict=True)
+    ids, keywords, speakers, sessions, splits, _ = zip(*rows, strict=True)
     arrays: dict[str, Any] = {
       'utterance_id': np.array(ids),
       'record': np.array(order),
@@ -78,9 +82,15 @@ class Labels:
       'shards': np.array(_shards(folder)),
       'fingerprint': np.array(_fingerprint(rows)),
     }
-    for name, values in ('keyword', keywords), ('speaker', speakers):
+    for name, values in (
+      ('keyword', keywords),
+      ('speaker', speakers),
+      ('session', sessions),
+    ):
       names, index = np.unique(values, return_inverse=True)
       arrays |= {f'{name}_names': names, name: index.astype(np.int32)}
+    if self._lengths_vary:
+      arrays['lengths'] = np.array(self._lengths, np.int64)[order]
     if None not in splits:
       arrays['official_split'] = np.array(splits, np.int8)
     partial = folder / f'{_LABELS}.partial'
@@ -108,6 +118,9 @@ def load(folder: pathlib.Path, name: str) -> Corpus | None:
   if len(arrays['left_out']):
     count = len(arrays['left_out'])
     logging.warning('%s: bad recordings left out: %d.', name, count)
+  length = {}
+  if 'lengths' in arrays:
+    length = {'num_samples': None, 'lengths': arrays['lengths']}
   return Corpus(
     name=name,
     source=_Recordings(folder, arrays['record']),
@@ -118,6 +131,9 @@ def load(folder: pathlib.Path, name: str) -> Corpus | None:
     speakers=tuple(arrays['speaker_names'].tolist()),
     official_split=arrays.get('official_split'),
     fingerprint=str(arrays['fingerprint']),
+    session=arrays['session'],
+    sessions=tuple(arrays['session_names'].tolist()),
+    **length,
   )
 
 

@@ -38,6 +38,9 @@ _ROWS = {
   'espeak_commands/tiny': _Row(
     'espeak_commands', 'EspeakCommands', (), {'config': 'tiny'}
   ),
+  'espeak_commands/speakers': _Row(
+    'espeak_commands', 'EspeakCommands', (), {'config': 'speakers'}
+  ),
   'arabic_speech_commands': _Row(
     'arabic_speech_commands', 'ArabicSpeechCommands'
   ),
@@ -46,7 +49,11 @@ _ROWS = {
   'speech_commands/12': _Row(
     'speech_commands', 'SpeechCommands', options={'task': '12'}
   ),
+  'voxceleb1': _Row('voxceleb1', 'VoxCeleb1'),
   'audio_folder': _Row('audio_folder', 'AudioFolder', ('data_dir', 'pattern')),
+  'audio_folder/full': _Row(
+    'audio_folder', 'AudioFolderFull', ('data_dir', 'pattern')
+  ),
 }
 
 

@@ -25,10 +25,13 @@ class Recording:
     utterance_id: unique, and the same on every machine.
     keyword: name of the class.
     speaker: name of the speaker.
-    read: returns the audio, int16 [16000] at 16 kHz; raises `InputError` where
-      it is damaged.
+    read: returns the audio at 16 kHz, int16 [NUM_SAMPLES] of the source, or
+      [samples] where they vary; raises `InputError` where it is damaged.
     official_split: `TRAINING`, `VALIDATION` or `TEST`; None where the corpus
       has no official split.
+    session: name of what was recorded together with it (a video, a take);
+      sessions are of one speaker, so two speakers may have one of the same
+      name. Empty where it is unknown.
   """
 
   utterance_id: str
@@ -36,6 +39,7 @@ class Recording:
   speaker: str
   read: Callable[[], np.ndarray]
   official_split: int | None = None
+  session: str = ''
 
 
 class Source(abc.ABC):
@@ -44,18 +48,27 @@ class Source(abc.ABC):
   Attributes:
     NAME: of the corpus, in snake case.
     VERSION: raised when the same files give other recordings or labels.
+    NUM_SAMPLES: of every recording; None where they vary.
     DOWNLOADS: bytes and SHA-256 of each file that may be downloaded.
     config: which of several variants of the corpus.
   """
 
   NAME: ClassVar[str]
   VERSION: ClassVar[str] = '1.0.0'
+  NUM_SAMPLES: ClassVar[int | None] = 16_000
   DOWNLOADS: ClassVar[dict[str, tuple[int, str]]] = {}
   config: str = 'default'
 
   @abc.abstractmethod
   def key(self) -> Any:
     """Returns all that decides the recordings, as JSON can hold it."""
+
+  def check(self) -> None:  # noqa: B027  # Most sources list what there is.
+    """Raises InputError if files that belong to the corpus are missing.
+
+    Not called where they may be left out: `recordings` gives them all the same,
+    and they cannot be read.
+    """
 
   @abc.abstractmethod
   def recordings(self, download: Download) -> tuple[int, Iterator[Recording]]:

@@ -4,16 +4,17 @@ All draws hash the seed with an id, so that a part depends on neither the order
 of rows nor the version of a random generator.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
+import re
 
 import numpy as np
 
 from unlearn_jax import types
 from unlearn_jax.datasets.corpus import Corpus
 
-KINDS = ('official', 'speaker', 'utterance')
+KINDS = ('official', 'speaker', 'utterance', 'session')
 PARTS = ('training', 'validation', 'test')
 _TRAINING, _VALIDATION, _TEST = range(3)
 
@@ -55,6 +56,7 @@ def split(
   | official | the corpus's own |
   | speaker | disjoint speakers; the fractions are of speakers |
   | utterance | disjoint takes of the same speakers |
+  | session | disjoint sessions of the same speakers |
 
   Where the official split has no validation part, that share of its training
   part is drawn as with `utterance`: every keyword of every speaker gives its
@@ -64,9 +66,15 @@ def split(
   as `_silence_`) is split by utterance, else two parts would lack it. With
   `utterance`, a speaker left without a training take keeps all takes there.
 
+  With `session`, the last sessions of every speaker are for test and those
+  before them for validation, in the order of their names (numbers by value) and
+  at least one of each: later recordings test what earlier ones taught. Nothing
+  is drawn, so the parts are the same for every seed. The fractions are of
+  sessions.
+
   Args:
     corpus: labels and ids; no audio is read.
-    kind: `official`, `speaker` or `utterance`.
+    kind: one of `KINDS`.
     seed: of the draws.
     validation_fraction: share of the validation part, in (0, 1).
     test_fraction: share of the test part, in (0, 1); not used by `official`.
@@ -88,6 +96,8 @@ def split(
     part = _by_speaker(corpus, seed, *fractions)
   elif kind == 'utterance':
     part = _by_utterance(corpus, np.arange(len(corpus)), seed, *fractions)
+  elif kind == 'session':
+    part = _by_session(corpus, *fractions)
   else:
     raise types.InputError(
       f'--split={kind}: must be one of {", ".join(KINDS)}.'
@@ -101,12 +111,42 @@ def split(
   return Split(*(np.flatnonzero(part == value) for value in range(len(PARTS))))
 
 
+def check_classes(
+  label: np.ndarray, split: Split, names: Sequence[str], *, kind: str
+) -> None:
+  """Refuses a split with which a class cannot be learnt or tested.
+
+  Args:
+    label: [n] class of each row, from `Corpus.labels`.
+    split: rows of the parts.
+    names: of the classes.
+    kind: of the split, for the message.
+
+  Raises:
+    InputError: if there are fewer than two classes, or one has no training or
+      no test utterance.
+  """
+  if len(names) < 2:
+    raise types.InputError(
+      f'--task=sid: the corpus has {len(names)} speaker; must have at least 2.'
+    )
+  for part in ('training', 'test'):
+    counts = np.bincount(label[getattr(split, part)], minlength=len(names))
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+      raise types.InputError(
+        f'--split={kind}: the {part} part has no utterance of '
+        f'{names[empty[0]]} ({len(empty)} of {len(names)} classes have none); '
+        'every class must have some: sid needs utterance, session or official.'
+      )
+
+
 def _official(corpus, seed, validation_fraction):
   """Returns the part of each row, [n]."""
   if corpus.official_split is None:
     raise types.InputError(
       f'--split=official: corpus {corpus.name} has no official split; must be '
-      'speaker or utterance.'
+      'speaker, utterance or session.'
     )
   part = corpus.official_split.copy()
   if not (part == _VALIDATION).any():
@@ -123,8 +163,10 @@ def _by_speaker(corpus, seed, validation_fraction, test_fraction):
   is_pseudo = np.bincount(keyword)[keyword] == 1
   is_pseudo &= np.bincount(speaker)[speaker] == 1
   speakers = np.unique(speaker[~is_pseudo])
-  num_test = max(1, round(test_fraction * len(speakers)))
-  num_validation = max(1, round(validation_fraction * len(speakers)))
+  num_validation, num_test = (
+    max(1, round(x * len(speakers)))
+    for x in (validation_fraction, test_fraction)
+  )
   if num_test + num_validation >= len(speakers):
     raise types.InputError(
       f'--split=speaker: corpus {corpus.name} has {len(speakers)} speakers; '
@@ -143,6 +185,45 @@ def _by_speaker(corpus, seed, validation_fraction, test_fraction):
     corpus, rows, seed, validation_fraction, test_fraction
   )
   return part
+
+
+def _by_session(corpus, *fractions):
+  """Returns the part of each row, [n]; fractions are of sessions."""
+  unknown = [i for i, name in enumerate(corpus.sessions) if not name]
+  count = np.isin(corpus.session, unknown).sum()
+  if count:
+    raise types.InputError(
+      f'--split=session: corpus {corpus.name} does not tell the session of '
+      f'{count} of its {len(corpus)} recordings; must be '
+      f'{", ".join(KINDS[:-2])} or {KINDS[-2]}.'
+    )
+  place = _natural_place(corpus.sessions)[corpus.session]
+  part = np.full(len(corpus), _TRAINING, np.int8)
+  for speaker, name in enumerate(corpus.speakers):
+    rows = np.flatnonzero(corpus.speaker == speaker)
+    sessions, session = np.unique(place[rows], return_inverse=True)
+    num = len(sessions)
+    num_validation, num_test = (max(1, round(x * num)) for x in fractions)
+    if num_test + num_validation >= num:
+      raise types.InputError(
+        f'--split=session: speaker {name} of corpus {corpus.name} has {num} '
+        f'sessions; must have more than {num_validation} for validation and '
+        f'{num_test} for test.'
+      )
+    part[rows[session >= num - num_test - num_validation]] = _VALIDATION
+    part[rows[session >= num - num_test]] = _TEST
+  return part
+
+
+def _natural_place(names):
+  """Returns the place of each name, [n], with numbers in it by value."""
+
+  def key(i):
+    pieces = re.split(r'(\d+)', names[i])  # Text, number, text and so on.
+    pieces[1::2] = map(int, pieces[1::2])
+    return pieces, names[i]
+
+  return np.argsort(sorted(range(len(names)), key=key))
 
 
 def _by_utterance(corpus, rows, seed, validation_fraction, test_fraction):
