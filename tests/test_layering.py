@@ -36,6 +36,8 @@ CORE = (
 # What the core takes from folders that are not part of it.
 CORE_HELPERS = (
   'datasets.batches',
+  'datasets.crops',
+  'datasets.trials',
   'features.augment',
   'features.log_mel',
   'features.mfcc',

@@ -78,6 +78,7 @@ def full_example():
       'relearn.steps': steps,
       'relearn.loss_area': 1.0,
     }
+    inner |= {name: 0.5 for name in METRICS if name.startswith('leakage.')}
     names = 'run_s', 'compile_s', 'peak_bytes', 'optimizer_steps', 'examples'
     cost = dict.fromkeys(names, 1.0)
     outcomes.append(Outcome(method, 0, replicate, logits, {}, cost, inner))

@@ -129,7 +129,7 @@ class _Reference:
         values,
         ideal,
         self._originals[seed],
-        classes=len(subsets.keywords),
+        classes=len(subsets.class_names),
         removes_classes=bool(subsets.forgotten_classes),
       )
     return values

@@ -104,7 +104,7 @@ def evaluate(
   ]
   subsets = Subsets(
     labels={name: _column(sets, name, 'label') for name in SETS},
-    keywords=tuple(map(str, range(classes))),
+    class_names=tuple(map(str, range(classes))),
     forgotten_classes=tuple(forgotten_classes),
     properties={
       p: {name: _column(sets, name, p) for name in SETS} for p in properties

@@ -56,6 +56,29 @@ def _accuracies() -> dict[str, Metric]:
   return shares | others
 
 
+def _leakages() -> dict[str, Metric]:
+  """Rows of `speaker_leakage`, whose utterances are of several sets."""
+  errors = Metric('match', forgotten='above')  # Fewer, if a voice is known.
+  found = Metric('match', forgotten='below')
+  rows = {
+    f'{error}.{side}': row
+    for error in ('eer', 'min_dcf')
+    for side, row in (
+      ('forgotten', errors),
+      ('retained', Metric('lower')),
+      ('trials', Metric('lower')),  # Of the user's own list.
+    )
+  }
+  rows |= dict.fromkeys(('probe.accuracy', 'probe.auc'), found)
+  # The labels are random, so it is the error of the probe and of no model.
+  rows['probe.shuffled'] = Metric('match', ideal='theory', theory=0.5)
+  rows |= dict.fromkeys(('enrolment.1', 'enrolment.5', 'enrolment.20'), found)
+  rows['enrolment_retained.5'] = Metric('higher')
+  # Of all speakers, most of whom are retained: no side is "too forgotten".
+  rows['speaker_probe'] = Metric('match')
+  return {f'leakage.{name}': row for name, row in rows.items()}
+
+
 _FORGET_BELOW = Metric('match', 'forget', forgotten='below')
 _FORGET_ABOVE = Metric('match', 'forget', forgotten='above')
 _MATCHED_BELOW = Metric('match', 'matched', forgotten='below')
@@ -98,6 +121,8 @@ METRICS: dict[str, Metric] = {
   'relearn.anamnesis': dataclasses.replace(
     _FORGET_ABOVE, ideal='theory', theory=1.0
   ),
+  # What embeddings still tell of a speaker.
+  **_leakages(),
   'cost.run_s': _COST,
   'cost.compile_s': _COST,
   'cost.peak_bytes': _COST,

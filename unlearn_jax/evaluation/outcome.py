@@ -22,7 +22,7 @@ class Subsets:
 
   Attributes:
     labels: of each set in `SETS`, [n] int.
-    keywords: names of the classes.
+    class_names: of the labels.
     forgotten_classes: classes that the request removes whole.
     forget_hash: names the forget set.
     properties: besides the label, what non-members should share with members:
@@ -32,7 +32,7 @@ class Subsets:
   """
 
   labels: Mapping[str, np.ndarray]
-  keywords: tuple[str, ...]
+  class_names: tuple[str, ...]
   forgotten_classes: tuple[int, ...] = ()
   forget_hash: str = ''
   properties: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
