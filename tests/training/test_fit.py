@@ -1,5 +1,6 @@
 """A run of many epochs: its curves, its costs, and going on after a kill."""
 
+import contextlib
 import pathlib
 import tempfile
 import time
@@ -44,15 +45,22 @@ PREPARE = (batches.one_pass(FORGET, 4), batches.one_pass(RETAIN, 2))
 
 
 class Recorder(Program):
-  """Notes what it is asked to run."""
+  """Notes what it is asked to run, and may be interrupted."""
 
   def __init__(self, method):
     super().__init__(method)
     self.calls = []
+    self.interrupt_at = None
 
   def __call__(self, fun, *args):
+    if len(self.calls) == self.interrupt_at:
+      raise Interrupted
     self.calls.append(fun)
     return super().__call__(fun, *args)
+
+
+class Interrupted(Exception):
+  pass
 
 
 PROGRAM = Recorder(METHOD)
@@ -88,10 +96,6 @@ def plain_run(epochs=EPOCHS):
 def deterministic(progress):
   """All of the progress that does not depend on the clock."""
   return progress.curves, progress.examples, progress.steps
-
-
-class Interrupted(Exception):
-  pass
 
 
 class FitTest(parameterized.TestCase):
@@ -178,6 +182,13 @@ class FitTest(parameterized.TestCase):
     self.assertLen(traced, count)
     self.assertEqual(program.compile_s, compile_s)
 
+  def test_epochs_without_steps(self):
+    none = batches.empty(0, 4)
+    result = fit(2, epoch_batches=lambda epoch: (none, none))
+    self.assertEqual(result.progress.steps, 0)
+    self.assertEqual(list(result.progress.curves), ['size'])
+    self.assertLen(result.progress.curves['size'], 3)
+
   def test_batches_of_unequal_steps(self):
     unequal = (batches.empty(3, 4), batches.empty(2, 2))
     with self.assertRaisesRegex(ValueError, r'same steps, got \[2, 3\]'):
@@ -191,7 +202,7 @@ class ResumeTest(parameterized.TestCase):
     self.folder = pathlib.Path(folder)
 
   def interrupt(self, at, **options):
-    """Runs into an exception after epoch `at`, before its checkpoint."""
+    """Runs into an exception between the last call of an epoch and its end."""
 
     def on_epoch(done, progress):
       if done == at:
@@ -217,12 +228,6 @@ class ResumeTest(parameterized.TestCase):
     P.assert_identical(got.kept, want.kept)
     self.assertEqual(deterministic(got.progress), deterministic(want.progress))
 
-  def test_interrupted_twice(self):
-    self.interrupt(2)
-    self.interrupt(3)
-    got = fit(checkpoints=self.folder)
-    P.assert_identical(got.state, fit().state)
-
   def test_time_goes_on_where_it_was(self):
     self.interrupt(3)
     times = [self.saved_s]
@@ -239,11 +244,29 @@ class ResumeTest(parameterized.TestCase):
     self.assertEqual(PROGRAM.calls, [loop.prepare] + [loop.run] * 6)
     PROGRAM.calls.clear()
     fit(checkpoints=self.folder)
-    self.assertEqual(PROGRAM.calls, [loop.run] * 4)
+    self.assertEqual(PROGRAM.calls, [loop.run] * 2)
+
+  @parameterized.parameters(0, 1, 4, 5, 8)
+  def test_interrupted_in_the_middle_of_an_epoch(self, calls):
+    """And again, two calls on."""
+    want = fit(keep=True)
+    options = {'checkpoints': self.folder, 'keep': True}
+    self.addCleanup(setattr, PROGRAM, 'interrupt_at', None)
+    PROGRAM.calls.clear()
+    for at in (calls + 1, calls + 3):
+      PROGRAM.interrupt_at = at
+      with contextlib.suppress(Interrupted):
+        fit(checkpoint_every_s=0, **options)
+    PROGRAM.interrupt_at = None
+    got = fit(checkpoint_every_s=0, **options)
+    self.assertEqual(PROGRAM.calls.count(loop.run), 2 * EPOCHS)  # None twice.
+    P.assert_identical(got.state, want.state)
+    P.assert_identical(got.kept, want.kept)
+    self.assertEqual(deterministic(got.progress), deterministic(want.progress))
 
   def test_checkpoint_of_more_epochs_is_refused(self):
     self.interrupt(4)
-    with self.assertRaisesRegex(ValueError, 'epochs must be >= 3, got 2'):
+    with self.assertRaisesRegex(ValueError, 'epochs must be >= 4, got 2'):
       fit(checkpoints=self.folder, epochs=2)
 
   def test_checkpoints_are_no_more_frequent_than_asked(self):

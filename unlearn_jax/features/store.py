@@ -32,13 +32,58 @@ _log_mel = jax.jit(log_mel, static_argnames='config')
 
 
 def cache_path(
-  corpus: Corpus, config: LogMelConfig, cache_dir: str | os.PathLike
+  corpus: Corpus,
+  config: LogMelConfig,
+  cache_dir: str | os.PathLike,
+  suffix: str = '.npy',
 ) -> pathlib.Path:
   """Names the cache file after all that its contents depend on."""
   text = json.dumps(dataclasses.asdict(config), sort_keys=True)
   config_hash = hashlib.sha256(text.encode()).hexdigest()
-  name = f'log_mel_v{_VERSION}_{corpus.fingerprint[:32]}_{config_hash[:16]}.npy'
-  return pathlib.Path(cache_dir) / name
+  name = f'log_mel_v{_VERSION}_{corpus.fingerprint[:32]}_{config_hash[:16]}'
+  return pathlib.Path(cache_dir) / f'{name}{suffix}'
+
+
+def check(corpus: Corpus, config: LogMelConfig, chunk: int) -> None:
+  """Raises what `load_features` raises for arguments that do not fit."""
+  if chunk < 1:
+    raise ValueError(f'chunk must be positive, got {chunk}.')
+  if config.sample_rate_hz != corpus.sample_rate_hz:
+    raise types.InputError(
+      f'sample_rate_hz={config.sample_rate_hz} of the features must be that '
+      f'of corpus {corpus.name}, {corpus.sample_rate_hz}.'
+    )
+
+
+def write_whole(
+  path: pathlib.Path, write: Callable[[pathlib.Path], None]
+) -> None:
+  """Writes a file that appears under its name only when complete.
+
+  Args:
+    path: its folder is made where absent.
+    write: fills the file that it is given.
+
+  Raises:
+    InputError: if the folder cannot be written.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp('.partial', path.name, path.parent)
+    try:
+      write(pathlib.Path(partial))
+      os.fsync(descriptor)
+      os.replace(partial, path)
+    except BaseException:
+      os.unlink(partial)
+      raise
+    finally:
+      os.close(descriptor)
+  except OSError as error:
+    raise types.InputError(
+      f'--cache_dir={path.parent}: must be a folder that can be written '
+      f'({error.strerror}).'
+    ) from error
 
 
 def load_features(
@@ -68,27 +113,22 @@ def load_features(
 
   Raises:
     InputError: if the folder cannot be written, or the sample rates differ.
-    ValueError: if `chunk` is not positive.
+    ValueError: if `chunk` is not positive, or the lengths of recordings vary.
   """
-  if chunk < 1:
-    raise ValueError(f'chunk must be positive, got {chunk}.')
-  if config.sample_rate_hz != corpus.sample_rate_hz:
-    raise types.InputError(
-      f'sample_rate_hz={config.sample_rate_hz} of the features must be that '
-      f'of corpus {corpus.name}, {corpus.sample_rate_hz}.'
-    )
+  check(corpus, config, chunk)
+  if corpus.num_samples is None:
+    raise ValueError(f'the lengths of {corpus.name} must be the same.')
   frames = config.num_frames(corpus.num_samples)
   shape = (len(corpus), frames, config.num_mels)
   path = cache_path(corpus, config, cache_dir)
   features = _open(path, shape)
   if features is None:
-    try:
-      _write_whole(path, corpus, config, shape, chunk, progress)
-    except OSError as error:
-      raise types.InputError(
-        f'--cache_dir={cache_dir}: must be a folder that can be written '
-        f'({error.strerror}).'
-      ) from error
+
+    def write(partial):
+      with open(partial, 'wb') as file:
+        _write(file, corpus, config, shape, chunk, progress)
+
+    write_whole(path, write)
     features = _open(path, shape)
     assert features is not None
   return features
@@ -103,19 +143,6 @@ def _open(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
   right = features.shape == shape and features.dtype == np.float16
   size = features.offset + features.nbytes
   return features if right and path.stat().st_size == size else None
-
-
-def _write_whole(path: pathlib.Path, *args) -> None:
-  """Writes a file that appears under its name only when complete."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  descriptor, partial = tempfile.mkstemp('.partial', path.name, path.parent)
-  try:
-    with os.fdopen(descriptor, 'wb') as file:
-      _write(file, *args)
-    os.replace(partial, path)
-  except BaseException:
-    os.unlink(partial)
-    raise
 
 
 def _write(
@@ -135,5 +162,3 @@ def _write(
     file.write(np.asarray(features).astype('<f2').tobytes())
     if progress is not None:
       progress(int(rows[-1]) + 1, len(corpus))
-  file.flush()
-  os.fsync(file.fileno())

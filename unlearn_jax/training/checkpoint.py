@@ -124,7 +124,7 @@ def _first_line(error: Exception) -> str:
 
 
 class RunCheckpoints:
-  """The latest state of a run, by epoch, and its progress so far."""
+  """The latest state of a run, by a number that grows, and its progress."""
 
   def __init__(self, folder: pathlib.Path):
     """Opens `folder`, which need not exist."""
@@ -136,13 +136,13 @@ class RunCheckpoints:
       cleanup_tmp_directories=True,
     )
 
-  def save(self, epoch: int, tree: Any, progress: dict[str, Any]) -> None:
-    """Writes the state after `epoch`; `progress` is anything JSON can hold."""
+  def save(self, number: int, tree: Any, progress: dict[str, Any]) -> None:
+    """Writes a state; `progress` is anything JSON can hold."""
     with _os_errors(self._folder):
-      self._checkpointer.save(epoch, tree, custom_metadata=progress)
+      self._checkpointer.save(number, tree, custom_metadata=progress)
 
   def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """Returns (epoch, tree, progress), or None where there is none yet."""
+    """Returns (number, tree, progress), or None where there is none yet."""
     latest = self._checkpointer.latest
     if latest is None:
       return None

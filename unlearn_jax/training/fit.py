@@ -2,7 +2,8 @@
 
 Training, retraining and unlearning are all driven here. An epoch is cut into
 calls of the compiled loop of a fixed number of steps, so one program serves
-training sets and requests of every size, and a non-finite loss is seen soon.
+training sets and requests of every size, a non-finite loss is seen soon, and
+after each call there may be a checkpoint.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,14 @@ import numpy as np
 
 from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.batches import IndexBatches
-from unlearn_jax.training import checkpoint
+from unlearn_jax.datasets.crops import Call
+from unlearn_jax.datasets.crops import Examples
 from unlearn_jax.training import loop
+from unlearn_jax.training.progress import Progress
+from unlearn_jax.training.progress import Saver
 from unlearn_jax.types import Batch, UnlearningMethod
 
-EpochBatches = tuple[IndexBatches | None, IndexBatches | None]
+EpochBatches = Call  # The same of a whole epoch.
 
 STEPS_PER_CALL = 16
 
@@ -68,29 +72,6 @@ class Program:
     return max(sizes)
 
 
-@dataclasses.dataclass
-class Progress:
-  """What a run has measured so far; JSON can hold it.
-
-  Attributes:
-    curves: values after each epoch, the first before any step; after the edit
-      of a rule that takes no steps.
-    run_s: seconds in the compiled loop, without compiling or observing.
-    examples: examples that went forward and backward.
-    steps: optimizer steps.
-  """
-
-  curves: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-  run_s: float = 0.0
-  examples: int = 0
-  steps: int = 0
-
-  def add(self, values: dict[str, float]) -> None:
-    """Appends one value to each curve."""
-    for name, value in values.items():
-      self.curves.setdefault(name, []).append(float(value))
-
-
 @dataclasses.dataclass(frozen=True)
 class FitResult:
   """A finished run.
@@ -111,7 +92,7 @@ def fit(
   state: loop.RunState,
   epochs: int,
   epoch_batches: Callable[[int], EpochBatches],
-  examples: Batch,
+  examples: Batch | Examples,
   *,
   prepare_batches: EpochBatches = (None, None),
   observe: Callable[[Any], dict[str, float]] | None = None,
@@ -128,57 +109,58 @@ def fit(
     epochs: at least 0.
     epoch_batches: maps an epoch, from 0, to its forget and retain batches. It
       must depend on the epoch alone, or a resumed run would differ.
-    examples: arrays [examples, ...] on the device.
-    prepare_batches: one pass over each set, for a method that has `prepare`.
+    examples: arrays [examples, ...] on the device; `crops.Examples` where crops
+      are drawn anew each epoch, `streaming.Stream` where they are on disk. The
+      same crops give the same results, wherever they come from.
+    prepare_batches: one pass over each set, for a method that has `prepare`,
+      which sees the crops of the first epoch.
     observe: maps parameters to named values for the learning curves; its time
       does not count.
     on_epoch: called with the epochs done and the progress.
     checkpoints: a folder for the latest state; None writes nothing.
-    checkpoint_every_s: least time between two checkpoints.
+    checkpoint_every_s: least time between two checkpoints, of which there may
+      be one after each call of the compiled loop.
     keep: also return the parameters after each epoch.
 
   Raises:
     NonFiniteLossError: with the metric and the step.
     ValueError: if a checkpoint is there of more epochs.
   """
+  if isinstance(examples, dict):
+    examples = Examples(examples)
   kept = _empty_kept(state.params, epochs) if keep else ()
   # A copy, since the loop donates its state.
   tree = jax.tree.map(jnp.copy, {'state': state, 'kept': kept})
   with contextlib.ExitStack() as stack:
-    store = None
-    if checkpoints is not None:
-      store = checkpoint.RunCheckpoints(checkpoints)
-      stack.callback(store.close)
+    saver = Saver(checkpoints, checkpoint_every_s)
+    stack.callback(saver.close)
     found = None
-    if store:  # What `prepare` adds to the state is in every checkpoint.
+    if checkpoints is not None:  # Each holds what `prepare` adds to the state.
       prepared = jax.eval_shape(
         lambda *args: loop.prepare(program.method, *args),
         state,
         *prepare_batches,
-        examples,
+        examples.at(0),
       )
-      found = store.restore({'state': prepared, 'kept': kept})
+      found = saver.restore({'state': prepared, 'kept': kept})
     if found is not None:
-      done, tree, saved = found
-      progress = Progress(**saved)
-      if done > epochs:
-        raise ValueError(f'epochs must be >= {done}, got {epochs}.')
+      tree, progress = found
     else:
-      done, progress = 0, Progress()
+      progress = Progress()
       if observe:
         progress.add(observe(tree['state'].params))
       if program.method.prepare is not None:
         tree['state'], progress.run_s = program(
-          loop.prepare, tree['state'], *prepare_batches, examples
+          loop.prepare, tree['state'], *prepare_batches, examples.at(0)
         )
         _check_edit(tree['state'].params)
         if observe and not epochs:
           progress.add(observe(tree['state'].params))
-    last_save = time.perf_counter()
-    for epoch in range(done, epochs):
-      tree['state'] = _run_epoch(
-        program, tree['state'], epoch_batches(epoch), examples, progress
-      )
+    begun = progress.epochs + (progress.calls > 0)
+    if begun > epochs:
+      raise ValueError(f'epochs must be >= {begun}, got {epochs}.')
+    while (epoch := progress.epochs) < epochs:
+      _run_epoch(program, tree, epoch_batches(epoch), examples, progress, saver)
       params = tree['state'].params
       if keep:
         tree['kept'] = jax.tree.map(
@@ -188,10 +170,8 @@ def fit(
         progress.add(observe(params))
       if on_epoch:
         on_epoch(epoch + 1, progress)
-      due = time.perf_counter() - last_save >= checkpoint_every_s
-      if store and due and epoch + 1 < epochs:
-        store.save(epoch + 1, tree, dataclasses.asdict(progress))
-        last_save = time.perf_counter()
+      if epoch + 1 < epochs:
+        saver.save(tree, progress)
   return FitResult(tree['state'], tree['kept'], progress)
 
 
@@ -211,32 +191,51 @@ def steps_of(epoch_batches: EpochBatches) -> int:
   return sizes.pop()
 
 
-def _run_epoch(program, state, epoch_batches, examples, progress):
-  """Runs the batches of one epoch in calls of `STEPS_PER_CALL` steps."""
-  steps = steps_of(epoch_batches)
-  padded = -(-steps // STEPS_PER_CALL) * STEPS_PER_CALL
-  forget, retain = (
-    None if b is None else batches.pad_steps(b, padded) for b in epoch_batches
-  )
-  losses: dict[str, list[np.ndarray]] = {}
-  for first in range(0, padded, STEPS_PER_CALL):
-    part = slice(first, first + STEPS_PER_CALL)
-    call = [
-      None if b is None else IndexBatches(b.rows[part], b.mask[part])
-      for b in (forget, retain)
+def _cut(epoch_batches: EpochBatches) -> list[Call]:
+  """Cuts an epoch into calls of `STEPS_PER_CALL` steps, the last padded."""
+  calls = -(-steps_of(epoch_batches) // STEPS_PER_CALL)
+
+  def parts(side):
+    if side is None:
+      return [None] * calls
+    side = batches.pad_steps(side, calls * STEPS_PER_CALL)
+    shape = calls, STEPS_PER_CALL, side.rows.shape[1]
+    return [
+      IndexBatches(rows, mask)
+      for rows, mask in zip(
+        side.rows.reshape(shape), side.mask.reshape(shape), strict=True
+      )
     ]
-    (state, metrics), seconds = program(loop.run, state, *call, examples)
-    progress.run_s += seconds
-    real = min(steps - first, STEPS_PER_CALL)
-    for name, values in metrics.items():
-      losses.setdefault(name, []).append(np.asarray(values)[:real])
-    _check_finite(metrics, progress.steps, real)
-    progress.steps += real
-    progress.examples += int(sum(b.mask.sum() for b in call if b is not None))
-  progress.add(
-    {f'train_{name}': np.concatenate(v).mean() for name, v in losses.items()}
-  )
-  return state
+
+  forget, retain = map(parts, epoch_batches)
+  return list(zip(forget, retain, strict=True))
+
+
+def _run_epoch(program, tree, epoch_batches, examples, progress, saver):
+  """Runs what is left of an epoch, call after call."""
+  steps, calls = steps_of(epoch_batches), _cut(epoch_batches)
+  left = calls[progress.calls :]
+  with contextlib.closing(examples.calls(left, progress.epochs)) as made:
+    for index in left:
+      start = time.perf_counter()
+      call = next(made)
+      progress.wait_s += time.perf_counter() - start
+      (tree['state'], metrics), seconds = program(
+        loop.run, tree['state'], *call
+      )
+      del call  # Its memory may be of use for the next.
+      progress.run_s += seconds
+      real = min(steps - progress.calls * STEPS_PER_CALL, STEPS_PER_CALL)
+      _check_finite(metrics, progress.steps, real)
+      for name, values in metrics.items():
+        values = np.asarray(values)[:real].tolist()
+        progress.losses.setdefault(name, []).extend(values)
+      progress.steps += real
+      masks = [side.mask for side in index if side is not None]
+      progress.examples += int(sum(mask.sum() for mask in masks))
+      progress.calls += 1
+      saver.save(tree, progress)
+  progress.end_epoch()
 
 
 def _check_edit(params):
