@@ -45,7 +45,35 @@ def init_fn(key):
 
 
 loss_fn = cross_entropy(predict_fn)
-PROBLEM = Problem(loss_fn, predict_fn, init_fn)
+
+
+def map_output(params, matrix, offset):
+  """Folds an affine map of the logits into any of the models of the tests.
+
+  The logits are the embedding of these models.
+  """
+
+  def fold(leaf):
+    x = leaf.astype(jnp.float32) @ matrix
+    return (x if x.ndim > 1 else x + offset).astype(leaf.dtype)
+
+  return jax.tree.map(fold, params)
+
+
+def make_problem(convert=lambda params: params, predict=predict_fn, **fields):
+  """What methods may know of one of these models."""
+  return Problem(
+    cross_entropy(predict),
+    predict,
+    lambda key: convert(init_fn(key)),
+    embed_fn=predict,
+    embedding_size=CLASSES,
+    map_embedding_fn=map_output,
+    **fields,
+  )
+
+
+PROBLEM = make_problem()
 
 
 def make_params(seed: int = 0):

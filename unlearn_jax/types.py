@@ -35,6 +35,22 @@ class PredictFn(Protocol):
     """Returns logits, shape [batch, classes]."""
 
 
+class EmbedFn(Protocol):
+  """What a classifier knows of an example before its last layer."""
+
+  def __call__(self, params: Params, batch: Batch) -> jax.Array:
+    """Returns embeddings, shape [batch, d]."""
+
+
+class MapEmbeddingFn(Protocol):
+  """An affine map of the embedding, folded into the parameters."""
+
+  def __call__(
+    self, params: Params, matrix: jax.Array, offset: jax.Array
+  ) -> Params:
+    """Returns parameters with the embedding h @ matrix [d, d] + offset [d]."""
+
+
 class InitParamsFn(Protocol):
   """A fresh model."""
 

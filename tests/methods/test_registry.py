@@ -14,9 +14,7 @@ import problems as P
 
 from unlearn_jax.methods.registry import METHODS
 from unlearn_jax.methods.registry import spec
-from unlearn_jax.methods.spec import Problem
 from unlearn_jax.training import loop
-from unlearn_jax.training.losses import cross_entropy
 
 WRAPPED = (
   'lora:random_label',
@@ -77,12 +75,7 @@ def _make(name, model):
     P.sgd, static_args=('momentum', 'weight_decay')
   )(learning_rate=0.1, momentum=0.9, weight_decay=0.1)
   convert, predict_fn, blocks = MODELS[model]()
-  problem = Problem(
-    cross_entropy(predict_fn),
-    predict_fn,
-    lambda k: convert(P.init_fn(k)),
-    blocks=blocks,
-  )
+  problem = P.make_problem(convert, predict_fn, blocks=blocks)
   options = dict(row.preset.options) if row.preset else {}
   return row.build(problem, tx, **{**options, **SETTINGS.get(name, {})})
 

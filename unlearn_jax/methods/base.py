@@ -10,6 +10,7 @@ import optax
 from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.types import (
   Batch,
+  EmbedFn,
   Metrics,
   Params,
   Side,
@@ -164,6 +165,17 @@ def check_range(
   if not low <= value <= high:
     bound = f'in [{low:g}, {high:g}]' if high < float('inf') else f'>= {low:g}'
     raise ValueError(f'{name} must be {bound}, got {value}.')
+
+
+def need_embedding(embed_fn: EmbedFn | None) -> EmbedFn:
+  """Returns `embed_fn`.
+
+  Raises:
+    ValueError: if it is None.
+  """
+  if embed_fn is None:
+    raise ValueError('embed_fn must be given, got None.')
+  return embed_fn
 
 
 def if_any(mask: jax.Array, objective: Callable[[], jax.Array]) -> jax.Array:

@@ -1,6 +1,6 @@
 """Methods and settings as a user names them on a command line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from unlearn_jax.methods.preset import override
 from unlearn_jax.methods.preset import Preset
@@ -16,11 +16,23 @@ def _nothing(*args):
   raise NotImplementedError
 
 
-_NO_PROBLEM = Problem(_nothing, _nothing, _nothing, blocks=('',) * 1_000)
+_NO_PROBLEM = Problem(
+  _nothing,
+  _nothing,
+  _nothing,
+  blocks=('',) * 1_000,
+  embed_fn=_nothing,
+  embedding_size=1,
+  map_embedding_fn=_nothing,
+)
 
 
 def parse(
-  text: str, *, with_class_rules: bool = True, flag: str = '--methods'
+  text: str,
+  *,
+  with_class_rules: bool = True,
+  unfit: Collection[str] = (),
+  flag: str = '--methods',
 ) -> tuple[str, ...]:
   """Returns the names in a comma list; 'all' is every row.
 
@@ -31,6 +43,7 @@ def parse(
     text: the list.
     with_class_rules: whether rules are allowed that make sense only for
       requests that remove whole classes; if not, 'all' leaves them out.
+    unfit: methods that the network cannot run, which 'all' leaves out too.
     flag: the name of the flag, for messages.
 
   Raises:
@@ -38,11 +51,20 @@ def parse(
   """
   names = [name.strip() for name in text.split(',') if name.strip()]
   if names == ['all']:
-    names = [n for n in METHODS if with_class_rules or not spec(n).for_classes]
+    names = [
+      name
+      for name in METHODS
+      if name not in unfit and (with_class_rules or not spec(name).for_classes)
+    ]
   for name in names:
+    if name.rpartition(':')[2] in unfit:
+      raise InputError(
+        f'{flag}: {name!r} needs a linear last layer, or embeddings that a '
+        'linear layer makes, and this network has none.'
+      )
     if _spec(name, flag).for_classes and not with_class_rules:
       raise InputError(
-        f'{flag}: {name!r} is for requests that remove whole keywords, and '
+        f'{flag}: {name!r} is for requests that remove whole classes, and '
         'this one removes none.'
       )
   if not names:

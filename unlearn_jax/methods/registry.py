@@ -8,6 +8,7 @@ a rule inside a wrapper.
 import dataclasses
 import functools
 
+from unlearn_jax.methods import embedding_rows
 from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.boundary_expand import boundary_expand
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
@@ -260,6 +261,7 @@ METHODS: dict[str, MethodSpec] = {
   ),
 }
 
+METHODS |= embedding_rows.ROWS
 METHODS['scrub_rewind'] = dataclasses.replace(
   wrapped('rewind', METHODS['scrub']),
   build=METHODS['scrub'].build,

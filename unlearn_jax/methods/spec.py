@@ -11,8 +11,10 @@ from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.methods import schedule
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.types import (
+  EmbedFn,
   InitParamsFn,
   LossFn,
+  MapEmbeddingFn,
   PredictFn,
   Side,
   UnlearningMethod,
@@ -33,6 +35,10 @@ class Problem:
     input_name: of the network's input in a batch.
     blocks: path prefixes of the parameters, such as 'encoder/layer_3', in the
       order from input to output; the last is the linear head.
+    embed_fn: maps (params, batch) to embeddings [batch, d]; None where the
+      model has none, and rules on embeddings cannot run.
+    embedding_size: d.
+    map_embedding_fn: folds an affine map of the embedding into the parameters.
   """
 
   loss_fn: LossFn
@@ -40,6 +46,9 @@ class Problem:
   init_fn: InitParamsFn
   input_name: str = 'features'
   blocks: tuple[str, ...] = ()
+  embed_fn: EmbedFn | None = None
+  embedding_size: int = 0
+  map_embedding_fn: MapEmbeddingFn | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,26 @@ def fold(
   return jax.lax.scan(body, initial, stacked)[0]
 
 
+def fold_sum(
+  fun: Callable[[Batch], Any], stacked: Any, examples: Batch | None = None
+) -> Any:
+  """Adds up `fun` (batch) -> tree over stacked batches."""
+
+  def of(batch):
+    return fun(_gather(batch, examples))
+
+  first = jax.tree.map(lambda x: x[0], stacked)
+  zeros = jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, first)
+  )
+  return fold(
+    lambda total, batch: jax.tree.map(jnp.add, total, fun(batch)),
+    zeros,
+    stacked,
+    examples,
+  )
+
+
 def _gather(batch, examples):
   indexed = isinstance(batch, batches.IndexBatches)
   return batches.take(examples, batch) if indexed else batch
