@@ -65,7 +65,7 @@ class ConvTest(parameterized.TestCase):
     x, _ = make_inputs(13, 9)
     key = jax.random.key(0)
     patches, native = (
-      conv.Conv1d(5, 9, 2, implementation)
+      conv.Conv1d(5, 9, 2, implementation=implementation)
       for implementation in ('patches', 'native')
     )
     params = patches.init(key, x)

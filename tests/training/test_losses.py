@@ -1,4 +1,4 @@
-"""The masked mean and the cross-entropy against NumPy."""
+"""The masked mean and the losses against NumPy."""
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import problems as P
 
+from unlearn_jax.training.losses import additive_angular_margin
 from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.training.losses import masked_mean
 
@@ -72,6 +73,97 @@ class CrossEntropyTest(parameterized.TestCase):
     loss_fn = cross_entropy(lambda params, batch: logits)
     got = loss_fn((), {'label': jnp.asarray([1, 1])})
     np.testing.assert_allclose(got, [1e4, 0.0])
+
+
+def margin_loss(cosines, label, **options):
+  """Returns the loss of logits that are 30 times `cosines`."""
+  options = {'scale': 30.0} | options
+  loss_fn = additive_angular_margin(lambda params, _: params, **options)
+  return loss_fn(options['scale'] * cosines, {'label': jnp.asarray(label)})
+
+
+def twin_margin_losses(cosines, label, scale=30.0, margin=0.2):
+  """Equation 3 of ArcFace, by angles."""
+  logits = scale * np.asarray(cosines, np.float64)
+  rows = np.arange(len(logits))
+  angle = np.arccos(logits[rows, label] / scale) + margin
+  moved = np.where(
+    angle <= np.pi,
+    np.cos(angle),
+    np.cos(angle - margin) + np.cos(margin) - 1,
+  )
+  logits[rows, label] = scale * moved
+  return np.log(np.exp(logits).sum(1)) - logits[rows, label]
+
+
+class AdditiveAngularMarginTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.2, 0.5, np.pi / 2)
+  def test_equals_twin(self, margin):
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-1.0, 1.0, (200, 5)).astype(np.float32)
+    label = rng.integers(0, 5, 200)
+    np.testing.assert_allclose(
+      margin_loss(jnp.asarray(cosines), label, margin=margin),
+      twin_margin_losses(cosines, label, margin=margin),
+      rtol=1e-4,
+      atol=1e-4,
+    )
+
+  def test_without_margin_is_the_cross_entropy(self):
+    cosines = jax.random.uniform(jax.random.key(0), (50, 4), minval=-1.0)
+    label = np.arange(50) % 4
+    want = cross_entropy(lambda params, _: 30.0 * params)(
+      cosines, {'label': jnp.asarray(label)}
+    )
+    got = margin_loss(cosines, label, margin=0.0)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+  def test_costs_more_than_the_cross_entropy(self):
+    cosines = jax.random.uniform(jax.random.key(0), (50, 4), minval=-1.0)
+    label = np.arange(50) % 4
+    harder, easier = (
+      margin_loss(cosines, label, scale=3.0, margin=m) for m in (0.2, 0.0)
+    )
+    self.assertTrue((harder > easier).all())
+
+  def test_gradient_equals_differences(self):
+    cosines = np.asarray([[0.9, -0.3, 0.2], [-0.99, 0.5, 0.1]])
+    label = np.asarray([0, 0])
+    got = jax.grad(lambda c: margin_loss(c, label).sum())(jnp.float32(cosines))
+    for place in np.ndindex(cosines.shape):
+      moved = [np.array(cosines) for _ in range(2)]
+      moved[0][place] += 1e-6
+      moved[1][place] -= 1e-6
+      high, low = (twin_margin_losses(c, label).sum() for c in moved)
+      want = (high - low) / 2e-6
+      np.testing.assert_allclose(got[place], want, rtol=1e-3, atol=1e-3)
+
+  @parameterized.parameters(1.0, -1.0, 1.0 + 1e-6, -1.0 - 1e-6)
+  def test_finite_gradient_along_and_against_the_class(self, cosine):
+    cosines = jnp.asarray([[cosine, 0.0], [0.0, cosine]])
+    for margin in (0.0, 0.2):
+      value, slope = jax.value_and_grad(
+        lambda c, m=margin: margin_loss(c, [0, 0], margin=m).sum()
+      )(cosines)
+      self.assertTrue(jnp.isfinite(value))
+      self.assertTrue(jnp.isfinite(slope).all())
+
+  def test_falls_as_the_true_cosine_rises(self):
+    # Also across cos(pi - m) = -0.98, where the angle passes pi.
+    cosines = jnp.linspace(-1.0, 1.0, 401)
+    rows = jnp.stack([cosines, jnp.zeros_like(cosines)], axis=1)
+    losses = margin_loss(rows, np.zeros(401, int), scale=5.0)
+    self.assertTrue((jnp.diff(losses) < 0).all())
+    self.assertLess(jnp.abs(jnp.diff(losses))[:50].max(), 0.1)  # And no jump.
+
+  @parameterized.parameters(
+    ({'scale': 0.0}, r'scale must be > 0, got 0.0.$'),
+    ({'margin': -0.1}, r'margin must be in \[0, pi / 2\], got -0.1.$'),
+    ({'margin': 1.6}, r'margin must be in \[0, pi / 2\], got 1.6.$'),
+  )
+  def test_bounds(self, options, message):
+    with self.assertRaisesRegex(ValueError, message):
+      additive_angular_margin(lambda params, _: params, **options)
 
 
 if __name__ == '__main__':

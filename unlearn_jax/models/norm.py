@@ -1,4 +1,6 @@
-"""Group normalisation for activations [channels, frames, batch]."""
+"""Group normalisation for activations [channels, ..., batch]."""
+
+import math
 
 from flax import linen as nn
 import jax
@@ -20,7 +22,7 @@ class Scale(taps.Op):
   ) -> jax.Array:
     """Returns [batch, channels]."""
     del weight
-    return _sum_between(x * cotangent).transpose()
+    return by_example(x * cotangent).sum(-1)
 
 
 class Shift(taps.Op):
@@ -35,15 +37,17 @@ class Shift(taps.Op):
   ) -> jax.Array:
     """Returns [batch, channels]."""
     del weight, x
-    return _sum_between(cotangent).transpose()
+    return by_example(cotangent).sum(-1)
 
 
 def _along_channels(weight, x):
   return weight.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _sum_between(x):
-  return x.sum(tuple(range(1, x.ndim - 1)))
+def by_example(x: jax.Array) -> jax.Array:
+  """Turns [channels, ..., batch] into [batch, channels, rest]."""
+  x = jnp.moveaxis(x, -1, 0)
+  return x.reshape(*x.shape[:2], -1)
 
 
 class GroupNorm(nn.Module):
@@ -65,12 +69,12 @@ class GroupNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [channels, frames, batch] to the same shape.
+    """Maps [channels, ..., batch] to the same shape.
 
     Raises:
       ValueError: if the groups do not divide the channels.
     """
-    channels, frames, batch = x.shape
+    channels, *middle, batch = x.shape
     if channels % self.groups:
       raise ValueError(
         f'groups must divide the {channels} channels, got {self.groups}.'
@@ -78,15 +82,17 @@ class GroupNorm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, (channels,))
     bias = self.param('bias', nn.initializers.zeros, (channels,))
     in_group = channels // self.groups
-    sums = jnp.stack([x.sum(1), jnp.square(x).sum(1)])
+    between = tuple(range(1, x.ndim - 1))
+    sums = jnp.stack([x.sum(between), jnp.square(x).sum(between)])
     sums = sums.reshape(2, self.groups, in_group, batch).sum(2)
-    mean, mean_square = sums / (in_group * frames)
+    mean, mean_square = sums / (in_group * math.prod(middle))
     variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
     inverse = lax.rsqrt(variance + self.epsilon)
+    mean, inverse = (jnp.repeat(a, in_group, axis=0) for a in (mean, inverse))
     if taps.active():
-      inverse, mean = (jnp.repeat(a, in_group, axis=0) for a in (inverse, mean))
-      x = (x - mean[:, None]) * inverse[:, None]
+      mean, inverse = (jnp.expand_dims(a, between) for a in (mean, inverse))
+      x = (x - mean) * inverse
       return taps.apply(Shift(), bias, taps.apply(Scale(), scale, x))
-    gain = jnp.repeat(inverse, in_group, axis=0) * scale[:, None]
-    shift = bias[:, None] - jnp.repeat(mean, in_group, axis=0) * gain
-    return x * gain[:, None] + shift[:, None]
+    gain = inverse * scale[:, None]
+    shift = bias[:, None] - mean * gain
+    return x * jnp.expand_dims(gain, between) + jnp.expand_dims(shift, between)

@@ -8,7 +8,12 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.models import heads
+from unlearn_jax.models.bc_resnet import BCResNet
+from unlearn_jax.models.ecapa_tdnn import ECAPATDNN
+from unlearn_jax.models.kwt import KWT
 from unlearn_jax.models.tc_resnet import TCResNet8
+from unlearn_jax.models.x_vector import XVector
 from unlearn_jax.types import Batch, InitParamsFn, InputError, Params, PredictFn
 
 
@@ -16,23 +21,26 @@ class Network(NamedTuple):
   """A row of the registry.
 
   Attributes:
-    module: maps a number of classes to a module.
+    module: maps (num_classes, head) to a module.
     reads: the name in a batch of what the module is called with.
     blocks: path prefixes of its parameters from input to output; the last is
       the linear head. Those that are modules at the top are its layers.
-    batch_axis: of the outputs of its layers.
+    embedding: the block, a linear layer with a kernel [in, d] and a bias [d],
+      whose output is the embedding; '' where that is no linear layer's output.
+    batch_axis: of the outputs of its layers; the head's are [classes, batch].
     channel_axis: likewise.
   """
 
-  module: Callable[[int], nn.Module]
+  module: Callable[[int, str], nn.Module]
   reads: str
   blocks: tuple[str, ...]
-  batch_axis: int = 0
-  channel_axis: int = -1
+  embedding: str = ''
+  batch_axis: int = -1
+  channel_axis: int = 0
 
 
 class Classifier(NamedTuple):
-  """A network as the rest of the library sees it: two pure functions.
+  """A network as the rest of the library sees it: pure functions.
 
   Attributes:
     init_fn: maps a key to fresh parameters.
@@ -41,6 +49,12 @@ class Classifier(NamedTuple):
     blocks: path prefixes of its parameters from input to output.
     layers_fn: maps (params, batch) to the output of each block by its name,
       [batch, channels], mean over time.
+    embed_fn: maps (params, batch) to embeddings [batch, d] float32: what the
+      head is given.
+    embedding: as in `Network`.
+    head: in `heads.HEADS`.
+    logit_scale: logits divided by it are cosines where the head is 'aam'; 1
+      where it is 'softmax'.
   """
 
   init_fn: InitParamsFn
@@ -48,7 +62,48 @@ class Classifier(NamedTuple):
   input_name: str
   blocks: tuple[str, ...]
   layers_fn: Callable[[Params, Batch], dict[str, jax.Array]]
+  embed_fn: Callable[[Params, Batch], jax.Array]
+  embedding: str
+  head: str
+  logit_scale: float
 
+
+_x_vector = functools.partial(
+  Network,
+  reads='features',
+  blocks=(*(f'frame{i}' for i in range(1, 6)), 'segment6', 'head'),
+  embedding='segment6',
+)
+_ecapa_tdnn = functools.partial(
+  Network,
+  reads='features',
+  blocks=(
+    'conv',
+    *(f'block_{i}' for i in range(3)),
+    'aggregation',
+    'pooling',
+    'embedding',
+    'head',
+  ),
+  embedding='embedding',
+)
+_kwt = functools.partial(
+  Network,
+  reads='features',
+  blocks=('tokens', *(f'layer_{i}' for i in range(12)), 'norm', 'head'),
+  batch_axis=0,
+  channel_axis=-1,
+)
+_bc_resnet = functools.partial(
+  Network,
+  reads='features',
+  blocks=(
+    'stem',
+    *(f'stage_{i}' for i in range(4)),
+    'tail',
+    'head',
+  ),
+)
 
 NETWORKS = {
   'tc_resnet8': Network(
@@ -59,14 +114,40 @@ NETWORKS = {
       *(f'ResidualBlock_{i}' for i in range(3)),
       'Dense_0',
     ),
-    batch_axis=-1,
-    channel_axis=0,
   ),
+  'x_vector': _x_vector(XVector),
+  'x_vector_small': _x_vector(
+    functools.partial(
+      XVector, widths=(64, 64, 64, 64, 192), embedding_size=128, group_size=8
+    )
+  ),
+  'ecapa_tdnn': _ecapa_tdnn(ECAPATDNN),
+  'ecapa_tdnn_small': _ecapa_tdnn(
+    functools.partial(
+      ECAPATDNN,
+      channels=64,
+      aggregated=192,
+      scale=4,
+      bottleneck=32,
+      embedding_size=128,
+      group_size=8,
+    )
+  ),
+  'bc_resnet1': _bc_resnet(BCResNet),
+  'bc_resnet3': _bc_resnet(functools.partial(BCResNet, tau=3)),
+  'bc_resnet8': _bc_resnet(functools.partial(BCResNet, tau=8)),
+  'kwt1': _kwt(KWT),
+  'kwt2': _kwt(functools.partial(KWT, width=128)),
+  'kwt3': _kwt(functools.partial(KWT, width=192)),
 }
 
 
 def build(
-  name: str, num_classes: int, input_shape: Sequence[int]
+  name: str,
+  num_classes: int,
+  input_shape: Sequence[int],
+  *,
+  head: str = 'softmax',
 ) -> Classifier:
   """Builds a network for examples of one shape.
 
@@ -74,14 +155,21 @@ def build(
     name: in `NETWORKS`.
     num_classes: at least 2.
     input_shape: of one example, for instance [frames, bins].
+    head: in `heads.HEADS`.
 
   Raises:
-    InputError: if there is no such network.
+    InputError: if there is no such network or head.
   """
-  if name not in NETWORKS:
-    raise InputError(f'--model={name}: must be one of {", ".join(NETWORKS)}.')
+  for flag, value, allowed in (
+    ('model', name, tuple(NETWORKS)),
+    ('head', head, heads.HEADS),
+  ):
+    if value not in allowed:
+      raise InputError(
+        f'--{flag}={value}: must be one of {", ".join(allowed)}.'
+      )
   network = NETWORKS[name]
-  module = network.module(num_classes)
+  module = network.module(num_classes, head)
 
   @functools.partial(jax.jit)
   def init_fn(key):
@@ -89,6 +177,12 @@ def build(
 
   def predict_fn(params, batch):
     return module.apply({'params': params}, batch[network.reads])
+
+  def embed_fn(params, batch):
+    embeddings = module.apply(
+      {'params': params}, batch[network.reads], embed=True
+    )
+    return embeddings.astype(jnp.float32)
 
   def layers_fn(params, batch):
     _, state = module.apply(
@@ -99,17 +193,27 @@ def build(
       ),
       mutable='intermediates',
     )
-    return {
-      name: _pooled(network, state['intermediates'][name]['__call__'][0])
-      for name in network.blocks
-    }
+    *before, last = (
+      state['intermediates'][name]['__call__'][0] for name in network.blocks
+    )
+    axes = network.batch_axis, network.channel_axis
+    outputs = [*(_pooled(x, axes) for x in before), last.transpose()]
+    return dict(zip(network.blocks, outputs, strict=True))
 
   return Classifier(
-    init_fn, predict_fn, network.reads, network.blocks, layers_fn
+    init_fn,
+    predict_fn,
+    network.reads,
+    network.blocks,
+    layers_fn,
+    embed_fn,
+    network.embedding,
+    head,
+    heads.logit_scale(head),
   )
 
 
-def _pooled(network, x):
-  """Returns [batch, channels], mean over all other axes."""
-  x = jnp.moveaxis(x, (network.batch_axis, network.channel_axis), (0, 1))
+def _pooled(x, axes):
+  """Returns [batch, channels] by their axes, mean over all others."""
+  x = jnp.moveaxis(x, axes, (0, 1))
   return x.mean(tuple(range(2, x.ndim)))

@@ -11,11 +11,11 @@ Mobile Devices", Interspeech 2019, https://arxiv.org/abs/1904.03814, figure 2.
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
+from unlearn_jax.models import heads
 from unlearn_jax.models.conv import Conv1d
-from unlearn_jax.models.dense import Dense
 from unlearn_jax.models.norm import GroupNorm
+from unlearn_jax.models.standardise import standardise
 
 
 class ResidualBlock(nn.Module):
@@ -40,24 +40,29 @@ class TCResNet8(nn.Module):
 
   Attributes:
     num_classes: outputs.
+    head: in `heads.HEADS`.
     widths: channels of the first convolution and of the three blocks.
     groups: of every GroupNorm.
   """
 
   num_classes: int
+  head: str = 'softmax'
   widths: tuple[int, ...] = (16, 24, 32, 48)
   groups: int = 8
 
   @nn.compact
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes]."""
-    # Each clip is standardised by itself: nothing is learnt from the data, so
-    # nothing of a forgotten clip can stay behind in statistics.
-    features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-    mean = features.mean((-2, -1), keepdims=True)
-    std = features.std((-2, -1), keepdims=True)
-    x = ((features - mean) / (std + 1e-3)).transpose()
+  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
+    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+
+    Args:
+      features: any float type, any number of frames.
+      embed: return what the head is given, [batch, widths[-1]].
+    """
+    x = standardise(features).transpose()
     x = Conv1d(self.widths[0], width=3)(x)
     for width in self.widths[1:]:
       x = ResidualBlock(width, self.groups)(x)
-    return Dense(self.num_classes)(x.mean(1)).transpose()
+    x = x.mean(1)
+    if not embed:
+      x = heads.make(self.head, self.num_classes, 'Dense_0')(x)
+    return x.transpose()

@@ -1,5 +1,7 @@
 """Losses of one example, and the masked mean that joins them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,57 @@ def cross_entropy(predict_fn: PredictFn) -> LossFn:
   def loss_fn(params, batch):
     return optax.softmax_cross_entropy_with_integer_labels(
       predict_fn(params, batch), batch['label']
+    )
+
+  return loss_fn
+
+
+def additive_angular_margin(
+  predict_fn: PredictFn, *, scale: float = 30.0, margin: float = 0.2
+) -> LossFn:
+  r"""Returns the cross-entropy that asks for a margin in angle, in nats.
+
+  The logits of a network with the head 'aam' are :math:`s \cos\theta_c`. That
+  of the true class becomes
+
+  .. math:: s \cos(\theta_y + m)
+
+  and, where :math:`\theta_y + m > \pi` and the cosine would rise again,
+  :math:`s (\cos\theta_y + \cos m - 1)`, which joins there and goes on falling.
+
+  Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face
+  Recognition", CVPR 2019, https://arxiv.org/abs/1801.07698, equation 3; s and m
+  as in ECAPA-TDNN (Desplanques et al., Interspeech 2020), section 4.2.
+
+  Args:
+    predict_fn: of a network whose logits are `scale` times cosines. The batch
+      holds `label` [batch] int32.
+    scale: s, > 0.
+    margin: m in radians, in [0, pi / 2]; 0 is `cross_entropy`.
+
+  Raises:
+    ValueError: if a scalar is out of bounds.
+  """
+  if not scale > 0:
+    raise ValueError(f'scale must be > 0, got {scale}.')
+  if not 0 <= margin <= math.pi / 2:
+    raise ValueError(f'margin must be in [0, pi / 2], got {margin}.')
+
+  def loss_fn(params, batch):
+    logits = predict_fn(params, batch)
+    true = jax.nn.one_hot(batch['label'], logits.shape[-1], dtype=bool)
+    # A cosine may be a rounding above 1. There, and at 1 and -1, the sine
+    # counts as a constant 0, since its slope has no bound.
+    cosine = logits / scale
+    square = (1 - cosine) * (1 + cosine)
+    sine = jnp.sqrt(jnp.where(square > 0, square, 1)) * (square > 0)
+    moved = jnp.where(
+      cosine > -math.cos(margin),
+      cosine * math.cos(margin) - sine * math.sin(margin),
+      cosine + (math.cos(margin) - 1),
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(
+      jnp.where(true, scale * moved, logits), batch['label']
     )
 
   return loss_fn
