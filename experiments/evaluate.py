@@ -19,11 +19,11 @@ from absl import flags
 from experiments import cli
 from experiments import inner
 from experiments import jobs
-from experiments import kws_report
+from experiments import report
 from experiments import settings
 from experiments import stored
-from experiments.kws import Cell
-from experiments.kws import make_cell
+from experiments.cells import Cell
+from experiments.cells import make_cell
 from experiments.runs import Run
 from unlearn_jax.datasets import forget
 from unlearn_jax.evaluation.outcome import ORIGINAL
@@ -58,7 +58,7 @@ def main() -> None:
   models = _find_all()
   reference = models[RETRAIN, 0]
   described = reference.description
-  training = settings.training_settings(described)
+  training = settings.training_settings(None, described)
   request = _request(described)
   decides = {
     'checkpoint': CHECKPOINT.value,
@@ -89,7 +89,15 @@ def main() -> None:
   outcomes = inner.with_inner(job.task, cell, outcomes, params, relearn)
   cards = job.write_records([cell], outcomes)
   title = f'Has {request} been forgotten by {job.task.corpus.name} models?'
-  page = kws_report.write(job, [cell], outcomes, cards, title, [])
+  page = report.write(
+    job,
+    [cell],
+    outcomes,
+    cards,
+    title,
+    [],
+    inner.picture(job.task, cell, params, cards),
+  )
   print(tables.every_metric(cards).to_text(), flush=True)
   print(f'Records: {job.workdir / "records.jsonl"}\nReport: {page}')
 
@@ -140,7 +148,7 @@ def _check_same(
 ) -> None:
   """Raises an InputError if the models cannot be compared."""
   for (name, _), model in models.items():
-    for what in ('settings', 'split_seed', 'keywords'):
+    for what in ('settings', 'split_seed', 'classes'):
       if model.description.get(what) != described.get(what):
         raise InputError(
           f'{model.flag}: its {what} are not those of the retrained model; '

@@ -3,13 +3,13 @@ r"""Which metrics notice? Judges models that are wrong on purpose.
   python -m experiments.fooled --runs=runs/arabic_sample/seed_0 \
     --data_dir=DIR --workdir=runs/fooled
 
-takes the original and the retrained models that kws_unlearn left there and
-sets three models beside them that no one should deploy: one that says the same
-keyword whatever it hears, one whose last layer is random, and one on which
+takes the original and the retrained models that an unlearning job left there
+and sets three models beside them that no one should deploy: one that gives the
+same answer whatever it hears, one whose last layer is random, and one on which
 gradient ascent has run until the forget set is lost. Prints every metric, with
 a word where it tells the model from retraining, and writes
 <workdir>/records.jsonl. With --shadow, the folder of a kws_shadow, also the
-metrics of a population whose members all say the same keyword.
+metrics of a population whose members all give the same answer.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from experiments import cli
 from experiments import jobs
 from experiments import settings
 from experiments import stored
-from experiments.kws import make_cell
+from experiments.cells import make_cell
 from unlearn_jax.datasets import forget
 from unlearn_jax.evaluation import ulira
 from unlearn_jax.evaluation.evaluate import evaluate
@@ -36,7 +36,6 @@ from unlearn_jax.evaluation.population_cards import population_cards
 from unlearn_jax.evaluation.worlds import Worlds
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import tables
-from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.types import InputError
 
 RUNS = flags.DEFINE_string(
@@ -58,18 +57,18 @@ def main() -> None:
   if not retrained:
     raise InputError(
       f'--runs={RUNS.value}: holds no retrained model; must be the folder of a '
-      'seed that kws_unlearn wrote.'
+      'seed that kws_unlearn or sid_unlearn wrote.'
     )
   described = retrained[0].description
   if not described.get('forget'):
     raise InputError(
       f'{retrained[0].flag}: does not say what was forgotten; must be a model '
-      'that kws_unlearn retrained.'
+      'that kws_unlearn or sid_unlearn retrained.'
     )
   populations = []
   if SHADOW.value is not None:
     populations = _constant_population(pathlib.Path(SHADOW.value))
-  training = settings.training_settings(described)
+  training = settings.training_settings(None, described)
   job = jobs.open_job(training, {'runs': RUNS.value}, {}, {})
   task = job.task
   cell = make_cell(
@@ -81,26 +80,27 @@ def main() -> None:
   classifier = task.classifier
   like = classifier.init_fn(jax.random.key(0))
   original = stored.find('runs', str(folder / 'original')).load(task, like)
+  properties = cell.subsets.properties
   sets = {
     name: {
       **{key: x[jnp.asarray(rows)] for key, x in task.examples.items()},
-      'speaker': task.corpus.speaker[rows],
+      **{key: of[name] for key, of in properties.items()},
     }
     for name, rows in cell.rows.items()
   }
-  loss_fn = cross_entropy(classifier.predict_fn)
+  loss_fn = task.problem.loss_fn
   cards = evaluate(
     classifier.predict_fn,
     {
       'constant': _constant(original),
       'random head': original | {_HEAD: like[_HEAD]},
-      'ascent': _ascended(classifier.predict_fn, loss_fn, original, sets),
+      'ascent': _ascended(task.problem, original, sets['forget']),
     },
     sets,
     retrained=[model.load(task, like) for model in retrained],
     original=original,
     forgotten_classes=cell.subsets.forgotten_classes,
-    properties=('speaker',),
+    properties=tuple(properties),
     loss_fn=loss_fn,
     init_fn=classifier.init_fn,
     layers_fn=classifier.layers_fn,
@@ -115,12 +115,14 @@ def main() -> None:
 def _constant(params: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a model whose answer is the first class."""
   head = dict(params[_HEAD])
+  if 'bias' not in head:
+    raise InputError('--runs: must be models with --head=softmax.')
   head['bias'] = head['bias'].at[0].add(_SHIFT)
   return {**params, _HEAD: head}
 
 
 def _constant_population(folder: pathlib.Path) -> list[MetricCard]:
-  """Judges a population before and after its answers became one keyword."""
+  """Judges a population before and after its answers became one."""
   try:
     with np.load(folder / 'design.npz') as design:
       seen, rows = design['seen'], design['rows']
@@ -144,18 +146,17 @@ def _constant_population(folder: pathlib.Path) -> list[MetricCard]:
   return cards
 
 
-def _ascended(predict_fn, loss_fn, params, sets):
+def _ascended(problem, params, forget):
   """Climbs the forget loss until the accuracy there is all but lost."""
-  batch = dict(sets['forget'])
-  del batch['speaker']
+  batch = {name: forget[name] for name in (problem.input_name, 'label')}
   batch['mask'] = jnp.ones(len(batch['label']))
 
   tx = optax.adam(_ASCENT_RATE)  # Its gradient is tiny at first.
 
   @jax.jit
   def step(params, state):
-    right = predict_fn(params, batch).argmax(-1) == batch['label']
-    grads = jax.grad(lambda p: -loss_fn(p, batch).mean())(params)
+    right = problem.predict_fn(params, batch).argmax(-1) == batch['label']
+    grads = jax.grad(lambda p: -problem.loss_fn(p, batch).mean())(params)
     updates, state = tx.update(grads, state)
     return optax.apply_updates(params, updates), state, right.mean()
 

@@ -1,19 +1,33 @@
-"""Metrics of keyword spotters that take the models themselves."""
+"""Metrics that take the models themselves: layers, weights, voices."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
-from experiments.kws import Cell
-from experiments.kws import Task
+from experiments.cells import Cell
+from experiments.task import Task
+from unlearn_jax.datasets.trials import Trials
 from unlearn_jax.evaluation import internals
 from unlearn_jax.evaluation import relearn as relearn_lib
+from unlearn_jax.evaluation import speaker_leakage
+from unlearn_jax.evaluation import verification
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.relearn import Relearning
+from unlearn_jax.evaluation.speaker_panel import make_panel
+from unlearn_jax.evaluation.speaker_panel import Panel
+from unlearn_jax.reporting import embedding_plots
 from unlearn_jax.types import Params
+
+# Of a large corpus, what embeddings are asked about.
+_MOST_SPEAKERS, _MOST_UTTERANCES = 100, 60
+_PICTURED = 6  # Models, of which two are the original and a retrained one.
 
 
 def with_inner(
@@ -33,11 +47,127 @@ def with_inner(
     relearn: fine-tunes on the forget set, see `relearner`; None leaves it out.
   """
   retrained = [name for name in models if name[0] == RETRAIN]
+  heard = voices(task, cell)
   layers = functools.partial(_layers, task, cell)
   found = internals.internals(models, retrained, layers, relearn)
+  if heard is not None:
+    for name, params in models.items():
+      embeddings = task.embeddings(params, heard.rows)
+      found[name] |= speaker_leakage.leakage(heard.panel, embeddings)
+  if task.trials is not None:
+    for name, params in models.items():
+      found[name] |= _on_trials(task, params)
   return [
     dataclasses.replace(o, inner=found[o.method, o.replicate]) for o in outcomes
   ]
+
+
+def _on_trials(task, params):
+  """Returns how well a model verifies the speakers of the user's trials."""
+  target, *sides = task.trials
+  rows = np.unique(sides)
+  trials = Trials(target, *np.searchsorted(rows, sides))
+  verified = verification.verify(task.embeddings(params, rows), trials)
+  return {
+    'leakage.eer.trials': verified.eer,
+    'leakage.min_dcf.trials': verified.min_dcf_05,
+  }
+
+
+class Voices(NamedTuple):
+  """Utterances whose embeddings may give a speaker away.
+
+  Attributes:
+    rows: of the corpus, [n].
+    is_forgotten: whether the request forgets their speaker, [n] bool.
+    panel: what is asked of their embeddings.
+  """
+
+  rows: np.ndarray
+  is_forgotten: np.ndarray
+  panel: Panel
+
+
+def voices(task: Task, cell: Cell) -> Voices | None:
+  """Returns all utterances of forgotten speakers and the others' test set.
+
+  Of a large corpus a share of the others is drawn. None stands for a test set
+  with one speaker, of whom nothing can be asked.
+  """
+  corpus = task.corpus
+  gone = [corpus.speakers.index(name) for name in cell.forgotten_speakers]
+  rows = np.union1d(_others(corpus, cell, gone), _own(corpus, cell, gone))
+  speaker = corpus.speaker[rows]
+  if len(np.unique(speaker)) < 2:
+    return None
+  return Voices(
+    rows,
+    np.isin(speaker, gone),
+    make_panel(
+      speaker,
+      corpus.session[rows] if any(corpus.sessions) else None,
+      corpus.keyword[rows],
+      gone,
+      seed=cell.seed,
+    ),
+  )
+
+
+def _own(corpus, cell, gone):
+  """Returns utterances of the forgotten speakers in forget and test set."""
+  rows = np.union1d(cell.rows['forget'], cell.rows['test'])
+  return rows[np.isin(corpus.speaker[rows], gone)]
+
+
+def _others(corpus, cell, gone):
+  """Returns test utterances of persons who stay."""
+  rng = np.random.default_rng([cell.seed, *gone])
+  rows = rng.permutation(cell.rows['test'])
+  persons = [i for i, name in enumerate(corpus.speakers) if name[:1] != '_']
+  stay = np.setdiff1d(np.intersect1d(persons, corpus.speaker[rows]), gone)
+  stay = rng.permutation(stay)[:_MOST_SPEAKERS]
+  return np.concatenate(
+    [
+      rows[:0],
+      *(rows[corpus.speaker[rows] == s][:_MOST_UTTERANCES] for s in stay),
+    ]
+  )
+
+
+def picture(
+  task: Task,
+  cell: Cell,
+  models: Mapping[tuple[str, int], Params],
+  cards: Sequence[MetricCard],
+) -> str:
+  """Returns a picture of embeddings, or '' where no speaker is forgotten.
+
+  Args:
+    task: corpus and network.
+    cell: of one seed.
+    models: of that seed, by (method, replicate).
+    cards: of all methods, which say whose embeddings are worth a look.
+  """
+  heard = voices(task, cell)
+  if heard is None or not heard.is_forgotten.any():
+    return ''
+  gaps = {
+    card.provenance['method']: card.value
+    for card in cards
+    if card.name == 'average_gap' and not np.isnan(card.value)
+  }
+  shown = [ORIGINAL, RETRAIN, *sorted(gaps, key=lambda name: gaps[name])]
+  shown = [name for name in dict.fromkeys(shown) if (name, 0) in models]
+  corpus, rows = task.corpus, heard.rows
+  return embedding_plots.embedding_scatter(
+    {
+      name: task.embeddings(models[name, 0], rows) for name in shown[:_PICTURED]
+    },
+    heard.is_forgotten,
+    np.asarray(corpus.speakers)[corpus.speaker[rows]],
+    # What is said would hide who says it.
+    keyword=corpus.keyword[rows] if task.training.task == 'kws' else None,
+  )
 
 
 def _layers(task, cell, params, part):

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 
 from experiments import cli
+from experiments import data_flags
 from experiments import settings
 from experiments import workdir as workdirs
-from experiments.kws import Cell
-from experiments.kws import Task
+from experiments.cells import Cell
 from experiments.runs import Runner
 from experiments.settings import Training
+from experiments.task import Task
 from unlearn_jax.evaluation.cards import make_cards
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import Outcome
@@ -87,23 +88,29 @@ def open_job(
   """
   decides = {
     **dataclasses.asdict(training),
-    'data_dir': settings.DATA_DIR.value,
-    'audio_pattern': settings.AUDIO_PATTERN.value,
-    'skip_bad_audio': settings.SKIP_BAD_AUDIO.value,
+    'data_dir': data_flags.DATA_DIR.value,
+    'audio_pattern': data_flags.AUDIO_PATTERN.value,
+    'skip_bad_audio': data_flags.SKIP_BAD_AUDIO.value,
     **more_settings,
   }
   free = {'seeds': settings.SEEDS.value, **others}
   free['workdir'] = settings.WORKDIR.value
+  free['trials'] = data_flags.TRIALS.value
+  free['data'] = data_flags.DATA.value
+  free['data_workers'] = data_flags.DATA_WORKERS.value
   free['cache_dir'] = settings.CACHE_DIR.value
   folder = workdirs.open_workdir(settings.WORKDIR.value, decides, free)
   cache_dir = pathlib.Path(settings.CACHE_DIR.value).expanduser()
   cli.use_compilation_cache(cache_dir)
   task = Task(
     training,
-    data_dir=settings.DATA_DIR.value,
+    data_dir=data_flags.DATA_DIR.value,
     cache_dir=cache_dir,
-    audio_pattern=settings.AUDIO_PATTERN.value,
-    skip_bad_audio=settings.SKIP_BAD_AUDIO.value,
+    audio_pattern=data_flags.AUDIO_PATTERN.value,
+    skip_bad_audio=data_flags.SKIP_BAD_AUDIO.value,
+    where=data_flags.DATA.value,
+    workers=data_flags.DATA_WORKERS.value,
+    trials=data_flags.TRIALS.value,
     progress=settings.PROGRESS.value and sys.stderr.isatty(),
   )
   runner = Runner(

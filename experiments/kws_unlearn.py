@@ -3,146 +3,20 @@ r"""Unlearns recordings from keyword spotters and compares with retraining.
   python -m experiments.kws_unlearn \
     --flagfile=experiments/flagfiles/quickstart.cfg
 
-Trains or restores the original models, selects the forget sets, runs every
-method and exact retraining, and writes <workdir>/records.jsonl and
-<workdir>/report/index.html. The same command goes on after any interruption.
+What it does stands in `experiments.unlearn`.
 """
 
 from absl import flags
 
 from experiments import cli
-from experiments import inner
-from experiments import jobs
-from experiments import kws_report
-from experiments import method_flags
-from experiments import settings
-from experiments import stored
-from experiments.kws import Cell
-from experiments.kws import make_cell
-from experiments.runs import Run
-from unlearn_jax.datasets import forget
-from unlearn_jax.evaluation.outcome import ORIGINAL
-from unlearn_jax.evaluation.outcome import Outcome
-from unlearn_jax.evaluation.outcome import RETRAIN
-from unlearn_jax.methods import choice
-from unlearn_jax.methods import registry
-from unlearn_jax.methods import wrappers
-from unlearn_jax.training.fit import NonFiniteLossError
-from unlearn_jax.types import Params
+from experiments import unlearn
 
-FORGET = flags.DEFINE_string(
-  'forget',
-  'sample:5%',
-  'What to forget of the training utterances: sample:5%, sample:200, '
-  'keyword:NAME, speaker:NAME or ids:FILE (one utterance id a line); several '
-  'are joined by +.',
-)
-METHODS = flags.DEFINE_string(
-  'methods',
-  'all',
-  f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run. '
-  'wrapper:method runs a method inside a wrapper: '
-  f'{", ".join(wrappers.WRAPPERS)}.',
-)
-ALLOW_SAMPLES = flags.DEFINE_bool(
-  'allow_samples',
-  False,
-  'Run rules for whole classes on requests that remove none, too.',
-)
-CHECKPOINT = flags.DEFINE_string(
-  'checkpoint',
-  None,
-  'Folder of a model that kws_train wrote, to unlearn from it instead of '
-  'training. It fixes the training settings and the split.',
-)
-RETRAIN_REPLICATES = flags.DEFINE_integer(
-  'retrain_replicates',
-  2,
-  'Retrained models a seed; their differences are the noise floor.',
-  lower_bound=1,
-  upper_bound=64,
-)
+flags.adopt_module_key_flags(unlearn)
 
 
 def main() -> None:
   """Runs the job."""
-  request = forget.parse(FORGET.value)
-  removes_classes = bool(forget.forgotten_keywords(request))
-  methods = choice.parse(
-    METHODS.value, with_class_rules=removes_classes or ALLOW_SAMPLES.value
-  )
-  presets = choice.presets(
-    methods, method_flags.PRESET.value, removes_classes=removes_classes
-  )
-  model = CHECKPOINT.value and stored.find('checkpoint', CHECKPOINT.value)
-  described = model.description if model else None
-  training = settings.training_settings(described)
-  more_settings = {
-    'checkpoint': CHECKPOINT.value,
-    'forget': str(request),
-    'preset': method_flags.PRESET.value,
-    'retrain_replicates': RETRAIN_REPLICATES.value,
-  }
-  others = {'methods': METHODS.value}
-  job = jobs.open_job(training, more_settings, others, presets)
-  given = model.load(job.task, job.runner.like()) if model else None
-  cells = [
-    make_cell(
-      job.task,
-      request,
-      seed,
-      split_seed=described['split_seed'] if described else seed,
-    )
-    for seed in range(settings.SEEDS.value)
-  ]
-  outcomes: list[Outcome] = []
-  failures: list[str] = []
-  for i, cell in enumerate(cells):
-    made = _run_cell(job, cell, methods, given, failures)
-    models = {(o.method, o.replicate): _params(job, o, given) for o in made}
-    outcomes += inner.with_inner(job.task, cell, made, models)
-    cards = job.write_records(cells[: i + 1], outcomes)
-  title = f'Unlearning {request} from {job.task.corpus.name}'
-  page = kws_report.write(job, cells, outcomes, cards, title, failures)
-  jobs.print_table(cards)
-  print(f'Records: {job.workdir / "records.jsonl"}\nReport: {page}')
-  if failures:
-    raise NonFiniteLossError('; '.join(failures))
-
-
-def _params(job: jobs.Job, outcome: Outcome, given: Params | None) -> Params:
-  """Returns the model of an outcome."""
-  if outcome.method == ORIGINAL and given is not None:
-    return given
-  run = Run(outcome.method, outcome.seed, outcome.replicate)
-  return job.runner.params(run)
-
-
-def _run_cell(
-  job: jobs.Job,
-  cell: Cell,
-  methods: tuple[str, ...],
-  given: Params | None,
-  failures: list[str],
-) -> list[Outcome]:
-  """Runs everything of one seed; appends what failed to `failures`."""
-  runner, seed = job.runner, cell.seed
-  original = Run(ORIGINAL, seed)
-  if given is None:
-    outcomes = [runner.outcome(cell, original, None)]
-    params = runner.params(original)
-  else:
-    outcomes = [runner.evaluate(cell, original, given, {}, {})]
-    params = given
-  for method in methods:
-    replicates = RETRAIN_REPLICATES.value if method == RETRAIN else 1
-    for replicate in range(replicates):
-      run = Run(method, seed, replicate)
-      try:
-        outcomes.append(runner.outcome(cell, run, params))
-      except NonFiniteLossError as error:
-        failures.append(str(error))
-  return outcomes
+  unlearn.main('kws')
 
 
 if __name__ == '__main__':

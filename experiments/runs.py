@@ -16,9 +16,9 @@ import zlib
 import jax
 import numpy as np
 
+from experiments.cells import Cell
 from experiments.cli import ShowProgress
-from experiments.kws import Cell
-from experiments.kws import Task
+from experiments.task import Task
 from unlearn_jax.datasets import batches
 from unlearn_jax.evaluation import outcome as outcomes
 from unlearn_jax.evaluation.accuracy import accuracy
@@ -203,7 +203,7 @@ class Runner:
       state,
       epochs,
       epoch_batches,
-      self.task.examples,
+      self.task.data.training(run.entropy()),
       observe=functools.partial(self._observe, cell),
       on_epoch=self.show_progress(f'seed {run.seed} {run.name}', epochs),
       checkpoints=run.folder(self.workdir) / 'running',
@@ -260,12 +260,12 @@ class Runner:
 
   def _predictions(self, params, rows):
     """Returns labels and predictions of `rows`."""
-    label = self.task.corpus.keyword[rows]
+    label = self.task.label[rows]
     return label, self.task.logits(params, rows).argmax(-1)
 
   def _observe(self, cell, params):
     """Values for the learning curves, without classes forgotten whole."""
-    label, validation = self.task.corpus.keyword, cell.rows['validation']
+    label, validation = self.task.label, cell.rows['validation']
     forgotten = np.isin(label[validation], cell.subsets.forgotten_classes)
     validation = validation[~forgotten]
     every = max(1, -(-len(validation) // _OBSERVED_VALIDATION))
@@ -287,12 +287,12 @@ class Runner:
       result.state.params, cell.rows['validation']
     )
     held_out = matched_accuracy(
-      label, predictions, self.task.corpus.keyword[cell.rows['forget']]
+      label, predictions, self.task.label[cell.rows['forget']]
     )
     if np.isnan(held_out):
       raise InputError(
         'scrub_rewind: the validation set must have recordings of the '
-        'forgotten keywords and has none.'
+        'forgotten classes and has none.'
       )
     epoch = rewind(forget_errors[1:], 1 - held_out)
     return jax.tree.map(lambda leaf: leaf[epoch], result.kept)

@@ -6,46 +6,79 @@ how much is done (`--workdir`, `--methods`, `--seeds`) are not among them.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from experiments import cli
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.datasets import splits
+from unlearn_jax.models import heads
 from unlearn_jax.models import registry as models
+from unlearn_jax.training import losses
 from unlearn_jax.training.recipe import Recipe
-from unlearn_jax.types import InputError
+from unlearn_jax.types import InputError, LossFn
 
 _RECIPE = Recipe()
 
+
+class TaskDefaults(NamedTuple):
+  """What differs between tasks.
+
+  Attributes:
+    label: what the classes are: 'keyword' or 'speaker'.
+    dataset: where the flag is not given.
+    model: likewise.
+  """
+
+  label: str
+  dataset: str
+  model: str
+
+
+TASKS = {
+  'kws': TaskDefaults('keyword', 'espeak_commands', 'tc_resnet8'),
+  'sid': TaskDefaults(
+    'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small'
+  ),
+}
 DATASET = flags.DEFINE_string(
-  'dataset', 'espeak_commands', f'Corpus: {", ".join(datasets.names())}.'
-)
-DATA_DIR = flags.DEFINE_string(
-  'data_dir',
+  'dataset',
   None,
-  'Folder of the recordings, as downloaded; not needed for the embedded '
-  'espeak_commands.',
+  f'Corpus: {", ".join(datasets.names())}. Not given: an embedded one.',
 )
-AUDIO_PATTERN = flags.DEFINE_string(
-  'audio_pattern',
+TASK = flags.DEFINE_enum(
+  'task',
   None,
-  'For --dataset=audio_folder: regular expression on the relative path with '
-  'the groups keyword, speaker and take, the last two optional.',
-)
-SKIP_BAD_AUDIO = flags.DEFINE_bool(
-  'skip_bad_audio', False, 'Leave out damaged recordings, and list them.'
+  list(TASKS),
+  'kws: which keyword; sid: which speaker. Each job knows its own.',
 )
 MODEL = flags.DEFINE_string(
-  'model', 'tc_resnet8', f'Network: {", ".join(models.NETWORKS)}.'
+  'model',
+  None,
+  f'Network: {", ".join(models.NETWORKS)}. Not given: '
+  + ', '.join(f'{t.model} for {name}' for name, t in TASKS.items())
+  + '.',
+)
+HEAD = flags.DEFINE_enum(
+  'head',
+  'softmax',
+  list(heads.HEADS),
+  'Last layer: linear, or cosines trained with an additive angular margin.',
+)
+MARGIN = flags.DEFINE_float(
+  'margin',
+  0.2,
+  'Angular margin of --head=aam, radians.',
+  lower_bound=0.0,
+  upper_bound=1.5,
 )
 SPLIT = flags.DEFINE_enum(
   'split',
   'utterance',
   list(splits.KINDS),
-  'Test on: the official test set, other speakers, or other takes of the '
-  'same speakers.',
+  'Test on: the official test set, other speakers, other utterances of the '
+  'same speakers, or their last sessions (takes where a corpus has takes).',
 )
 EPOCHS = flags.DEFINE_integer(
   'epochs',
@@ -144,9 +177,12 @@ class Training:
   Attributes are the flags of the same names.
   """
 
+  task: str
   dataset: str
   split: str
   model: str
+  head: str
+  margin: float
   epochs: int
   batch_size: int
   learning_rate: float
@@ -154,6 +190,8 @@ class Training:
   max_shift_ms: float
   time_mask_ms: float
   frequency_mask_bins: int
+  crop_ms: float
+  score_crops: int
   dp_max_norm: float | None
   dp_noise_multiplier: float
 
@@ -166,34 +204,56 @@ class Training:
     except ValueError as error:  # A nan passes the bounds of a flag.
       raise InputError(f'--{error}') from error
 
+  def unfit(self) -> tuple[str, ...]:
+    """Returns the methods that the network cannot run."""
+    if self.head != 'aam':
+      return ()
+    network = models.NETWORKS.get(self.model)
+    no_layer = network is not None and not network.embedding
+    return ('boundary_expand', *['subspace_projection'] * no_layer)
 
-def training_settings(described: Mapping[str, Any] | None = None) -> Training:
+  def loss_fn(self, classifier: models.Classifier) -> LossFn:
+    """Returns the loss of the head: with its margin, if it has one."""
+    if self.head == 'aam':
+      return losses.additive_angular_margin(
+        classifier.predict_fn, scale=classifier.logit_scale, margin=self.margin
+      )
+    return losses.cross_entropy(classifier.predict_fn)
+
+
+def training_settings(
+  task: str | None, described: Mapping[str, Any] | None = None
+) -> Training:
   """Reads the flags.
 
   Args:
+    task: 'kws' or 'sid', of the job; None is that of the model, or kws.
     described: the description of a model that exists already. Its settings
       hold wherever a flag was not given.
 
   Raises:
     InputError: if a flag was given and the model was made by another value, or
-      the description is not of a keyword spotter.
+      the description is not of one that we trained.
   """
+  task = _task(task, described)
   recorded = None if described is None else described.get('settings')
   if described is not None and not isinstance(recorded, dict):
     raise InputError(
       '--checkpoint: its description has no settings; must be a model that '
-      'kws_train wrote.'
+      'kws_train or sid_train wrote.'
     )
   values: dict[str, Any] = {}
   for field in dataclasses.fields(Training):
     flag = flags.FLAGS[field.name]
     values[field.name] = flag.value
+    if flag.value is None and field.name in TaskDefaults._fields:
+      values[field.name] = getattr(TASKS[task], field.name)
     if recorded is None:
       continue
     if field.name not in recorded:
       raise InputError(
         f'--checkpoint: its settings lack {field.name}; must be a model that '
-        'kws_train wrote.'
+        'kws_train or sid_train wrote.'
       )
     values[field.name] = recorded[field.name]
     if flag.present and flag.value != recorded[field.name]:
@@ -201,4 +261,18 @@ def training_settings(described: Mapping[str, Any] | None = None) -> Training:
         f'--{field.name}={flag.value}: the model of --checkpoint was made '
         f'with {recorded[field.name]}; must be the same, or not given.'
       )
+  values['task'] = task
   return Training(**values)
+
+
+def _task(own: str | None, described: Mapping[str, Any] | None) -> str:
+  """Returns the task of a job, which its flag and its model must share."""
+  model = str((described or {}).get('settings', {}).get('task', ''))
+  task = own or model or TASK.value or 'kws'
+  if TASK.value not in (None, task):
+    raise InputError(f'--task={TASK.value}: this job is for {task}.')
+  if model and model != task:
+    raise InputError(
+      f'--checkpoint: is a model for {model}; must be one for {task}.'
+    )
+  return task

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any, NamedTuple
 
-from experiments.kws import Task
+from experiments.task import Task
 from unlearn_jax.training import checkpoint
 from unlearn_jax.types import InputError, Params
 

@@ -10,6 +10,7 @@ import sys
 from absl import flags
 from absl.testing import flagsaver
 import array_record.python.array_record_data_source  # Defines flags. # noqa: F401
+import grain  # Likewise. # noqa: F401
 import problems
 import pytest
 
@@ -17,6 +18,9 @@ from experiments import fooled
 from experiments import kws_shadow
 from experiments import kws_train
 from experiments import kws_unlearn
+from experiments import sid_shadow
+from experiments import sid_train
+from experiments import sid_unlearn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {
@@ -24,6 +28,9 @@ _MAINS = {
   'kws_shadow': kws_shadow.main,
   'kws_train': kws_train.main,
   'kws_unlearn': kws_unlearn.main,
+  'sid_shadow': sid_shadow.main,
+  'sid_train': sid_train.main,
+  'sid_unlearn': sid_unlearn.main,
 }
 
 Job = Callable[..., None]

@@ -69,7 +69,7 @@ def test_every_run_leaves_its_model(workdir):
     folder = workdir / 'seed_1' / method
     assert sorted(p.name for p in folder.iterdir()) == ['model', 'outcome.npz']
     description = checkpoint.describe(folder / 'model')
-    assert description['keywords'] == ['down', 'no', 'up', 'yes']
+    assert description['classes'] == ['down', 'no', 'up', 'yes']
     assert description['seed'] == 1
     assert description['settings']['dataset'] == 'espeak_commands/tiny'
 

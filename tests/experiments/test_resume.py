@@ -10,10 +10,10 @@ from unlearn_jax.evaluation import outcome as outcomes
 
 
 def wait_for_checkpoint(folder, job):
-  """Returns once a run has a checkpoint of its second epoch or a later one."""
+  """Returns once a run has a checkpoint beyond its first epoch."""
   deadline = time.monotonic() + 120
   while not any(
-    path.name.isdigit() and int(path.name) >= 2 for path in folder.glob('*')
+    path.name.isdigit() and int(path.name) >= 8 for path in folder.glob('*')
   ):
     assert job.poll() is None, job.stderr.read()
     assert time.monotonic() < deadline

@@ -20,13 +20,13 @@ class Prediction:
 
   Attributes:
     model: method, or 'original'.
-    keyword: the most probable one.
-    probability: of that keyword.
+    answer: the most probable class.
+    probability: of that class.
     is_right: whether it is the true one.
   """
 
   model: str
-  keyword: str
+  answer: str
   probability: float
   is_right: bool
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special
 
 from experiments import jobs
-from experiments.kws import Cell
+from experiments.cells import Cell
 from unlearn_jax.evaluation.measure import forget_losses
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import ORIGINAL
@@ -26,7 +26,9 @@ _TABLE_TEXT = (
   'the forgotten recordings; its runs differ among themselves by the noise '
   'floor. Attack: share of the forget set that a loss-based attack takes for '
   'recordings that were never seen. Average gap: mean distance to retraining '
-  'in forget, retain and test accuracy and in the attack, in points. Ranks are '
+  'in forget, retain and test accuracy and in the attack, in points. EER, '
+  'probe and enrolled: how well the embedding still verifies, tells apart and '
+  'recognises (from five clips) a forgotten speaker. Ranks are '
   'by average gap: methods that a paired comparison over seeds does not tell '
   'apart share theirs. Point at a number for its ideal, gap and noise floor.'
 )
@@ -39,6 +41,7 @@ def write(
   cards: Sequence[MetricCard],
   title: str,
   failures: Sequence[str],
+  embeddings: str = '',
 ) -> pathlib.Path:
   """Writes `report/index.html` and the table in Markdown.
 
@@ -49,6 +52,7 @@ def write(
     cards: of all methods.
     title: of the page.
     failures: runs that did not end, one sentence each.
+    embeddings: a picture of them, from `inner.picture`; '' if there is none.
 
   Returns:
     the page.
@@ -66,7 +70,7 @@ def write(
     table=table,
     table_title='Methods beside the original and the retrained model',
     table_text=_TABLE_TEXT,
-    figures=_figures(cells[0], outcomes, cards),
+    figures=[*_figures(cells[0], outcomes, cards), *_voices(embeddings)],
     recordings_text='Of each set, those on which retraining changes the model '
     'most, and others for comparison.',
     recordings=[
@@ -91,7 +95,7 @@ def _facts(job, cells):
       f'keywords, {len(corpus.speakers)} speakers',
     ),
     ('split', f'{task.training.split}; recordings of seed 0: {sizes}'),
-    ('network', task.training.model),
+    ('network', f'{task.training.model}, head {task.training.head}'),
     ('seeds', str(len(cells))),
     ('forget sets', ', '.join(cell.subsets.forget_hash for cell in cells)),
     ('settings', job.workdir.joinpath('flags.txt').read_text().strip()),
@@ -129,7 +133,7 @@ def _figures(cell, outcomes, cards) -> list[pages.Figure]:
     pages.Figure(
       'Attack by loss',
       f'Who was in the training set of the original model? Forget set against '
-      f'test recordings of the same keywords and speakers, seed {cell.seed}. '
+      f'test recordings that match in keyword and speaker, seed {cell.seed}. '
       'Chance is dotted; the ideal is the green line of retraining.',
       attack_plots.roc_curves({m: (-a, -b) for m, (a, b) in losses.items()}),
     ),
@@ -154,6 +158,21 @@ def _figures(cell, outcomes, cards) -> list[pages.Figure]:
       'Accuracy after each epoch; dashed lines are where retraining ended.',
       _curves(outcomes, cards),
     ),
+  ]
+
+
+def _voices(svg) -> list[pages.Figure]:
+  if not svg:
+    return []
+  return [
+    pages.Figure(
+      'Voices',
+      'Embeddings of the forgotten speakers among those of retained ones, in '
+      'the model before unlearning, in retrained ones and in the methods '
+      'nearest to it. A voice that lies apart is recognised, whatever the '
+      'last layer says.',
+      svg,
+    )
   ]
 
 
@@ -205,19 +224,19 @@ def recording(
     models: probabilities [classes], by name.
   """
   corpus, task = job.task.corpus, job.task
-  truth = int(corpus.keyword[row])
+  truth = int(task.label[row])
   return pages.Recording(
     utterance_id=str(corpus.utterance_id[row]),
-    keyword=corpus.keywords[truth],
+    keyword=corpus.keywords[corpus.keyword[row]],
     speaker=corpus.speakers[corpus.speaker[row]],
-    audio=corpus.read_audio(np.array([row]))[0],
+    audio=corpus.read_utterances(np.array([row]))[0],
     sample_rate_hz=corpus.sample_rate_hz,
-    features=np.asarray(task.examples['features'][row], np.float32),
+    features=np.asarray(task.examples['features'][np.asarray(row)], np.float32),
     hop_ms=task.features.hop_ms,
     predictions=tuple(
       pages.Prediction(
         model=model,
-        keyword=corpus.keywords[int(p.argmax())],
+        answer=task.class_names[int(p.argmax())],
         probability=float(p.max()),
         is_right=int(p.argmax()) == truth,
       )

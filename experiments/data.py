@@ -1,0 +1,158 @@
+"""Features of a corpus: on the device or on disk, whole or in crops."""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import cast
+
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.datasets import crops
+from unlearn_jax.datasets import streaming
+from unlearn_jax.datasets.corpus import Corpus
+from unlearn_jax.features.log_mel import LogMelConfig
+from unlearn_jax.features.store import load_features
+from unlearn_jax.features.utterances import load_utterances
+from unlearn_jax.types import Batch, InputError
+
+_BATCH = 250  # Examples that are evaluated at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How utterances of varying length are read.
+
+  Attributes:
+    crop_ms: length of a crop in training.
+    score_crops: crops over which scores are averaged; 0 scores whole
+      utterances.
+    where: 'device', 'stream', or 'auto' by size.
+    workers: processes that read a stream; 0 is threads alone.
+  """
+
+  crop_ms: float
+  score_crops: int
+  where: str = 'auto'
+  workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+  """Features and labels, in training and for scoring.
+
+  Attributes:
+    examples: `features` and `label`, to be indexed by rows of the corpus;
+      utterances of varying length stand there as crops.
+    reading: of such utterances.
+  """
+
+  examples: Batch
+  reading: Reading
+
+  @property
+  def input_shape(self) -> tuple[int, int]:
+    """Returns [frames, bins] of an example in training."""
+    return self.examples['features'].shape[1:]
+
+  def training(self, seed: Sequence[int]) -> crops.Examples:
+    """Returns what `fit` takes: new crops every epoch, if there are any.
+
+    Args:
+      seed: of the crops.
+    """
+    if isinstance(self.examples['features'], streaming.CropsOnDisk):
+      return streaming.Stream(
+        self.examples, seed=seed, workers=self.reading.workers
+      )
+    return crops.Examples(self.examples, seed=seed)
+
+  def score(
+    self, fun: Callable[[Batch, np.ndarray], np.ndarray], rows: np.ndarray
+  ) -> np.ndarray:
+    """Calls fun(examples, rows) on batches of one size; means over crops.
+
+    Args:
+      fun: returns an array [batch, ...].
+      rows: [n] of the corpus.
+
+    Returns:
+      [n, ...]; [0] where there are no rows.
+    """
+    total = np.empty(0)
+    for share, examples, mine in self._views(rows):
+      size = -(-len(mine) // _BATCH) * _BATCH
+      padded = np.zeros(size, int)
+      padded[: len(mine)] = rows[mine]
+      parts = [
+        np.asarray(fun(examples, part)) for part in padded.reshape(-1, _BATCH)
+      ]
+      if not parts:
+        continue
+      found = np.concatenate(parts)[: len(mine)]
+      if not len(total):
+        total = np.zeros((len(rows), *found.shape[1:]), found.dtype)
+      total[mine] += found.dtype.type(share) * found
+    return total
+
+  def _views(
+    self, rows: np.ndarray
+  ) -> Iterator[tuple[float, Batch, np.ndarray]]:
+    """Yields what to score: its weight, the examples, and which of the rows."""
+    features, everyone = self.examples['features'], np.arange(len(rows))
+    if not hasattr(features, 'cropped'):
+      yield 1.0, self.examples, everyone
+      return
+    examples = crops.Examples(self.examples)
+    lengths, count = features.lengths, self.reading.score_crops
+    if count:
+      starts = crops.even_starts(lengths, features.crop_frames, count)
+      for start in starts:
+        yield 1 / count, examples.cropped(start), everyone
+      return
+    for frames, of_bucket in self._buckets:
+      mine = np.flatnonzero(np.isin(rows, of_bucket))
+      start = np.zeros(len(lengths), np.int32)
+      yield 1.0, examples.cropped(start, frames), mine
+
+  @functools.cached_property
+  def _buckets(self):
+    return crops.length_buckets(self.examples['features'].lengths)
+
+
+def load(
+  corpus: Corpus,
+  label: np.ndarray,
+  config: LogMelConfig,
+  cache_dir: pathlib.Path,
+  reading: Reading,
+) -> Data:
+  """Computes the features of a corpus, or finds them computed.
+
+  Args:
+    corpus: of one length, or of varying lengths.
+    label: [n] int.
+    config: the front end.
+    cache_dir: folder for features.
+    reading: of utterances of varying length.
+
+  Raises:
+    InputError: if an utterance is shorter than a frame, or a crop would be.
+  """
+  examples: Batch = {'label': jnp.asarray(label, jnp.int32)}
+  if corpus.num_samples is not None:
+    features = load_features(corpus, config, cache_dir)
+    return Data(examples | {'features': jnp.asarray(features)}, reading)
+  samples = round(reading.crop_ms * config.sample_rate_hz / 1_000)
+  if samples < config.window_samples:
+    raise InputError(
+      f'--crop_ms={reading.crop_ms:g}: must be at least one frame, '
+      f'{config.window_ms:g}.'
+    )
+  frames = config.num_frames(samples)
+  utterances = load_utterances(corpus, config, cache_dir)
+  where = cast(streaming.Where, reading.where)
+  if streaming.streams(utterances.nbytes, where):
+    return Data(examples | {'features': utterances.on_disk(frames)}, reading)
+  return Data(examples | {'features': utterances.crops(frames)}, reading)

@@ -1,0 +1,55 @@
+"""Flags of all jobs that read recordings."""
+
+from absl import flags
+
+DATA_DIR = flags.DEFINE_string(
+  'data_dir',
+  None,
+  'Folder of the recordings, as downloaded; not needed for the embedded '
+  'espeak_commands.',
+)
+AUDIO_PATTERN = flags.DEFINE_string(
+  'audio_pattern',
+  None,
+  'For --dataset=audio_folder and audio_folder/full: regular expression on '
+  'the relative path with the groups keyword, speaker, session and take, all '
+  'but the first optional.',
+)
+SKIP_BAD_AUDIO = flags.DEFINE_bool(
+  'skip_bad_audio', False, 'Leave out damaged recordings, and list them.'
+)
+TRIALS = flags.DEFINE_string(
+  'trials',
+  None,
+  'A list of verification trials, as veri_test.txt of VoxCeleb1, on which '
+  'embeddings are compared too.',
+)
+CROP_MS = flags.DEFINE_float(
+  'crop_ms',
+  2_000.0,
+  'Where utterances vary in length: of the crops of training, milliseconds.',
+  lower_bound=25.0,
+  upper_bound=60_000.0,
+)
+SCORE_CROPS = flags.DEFINE_integer(
+  'score_crops',
+  5,
+  'Likewise: crops, spread evenly, over which the score of an utterance is '
+  'averaged; 0 scores whole utterances.',
+  lower_bound=0,
+  upper_bound=100,
+)
+DATA = flags.DEFINE_enum(
+  'data',
+  'auto',
+  ['auto', 'device', 'stream'],
+  'Likewise: features on the device, or read from disk while it works; auto '
+  'streams what takes more than half of its memory. Both give the same models.',
+)
+DATA_WORKERS = flags.DEFINE_integer(
+  'data_workers',
+  0,
+  'Processes that read what is streamed; 0 is threads alone.',
+  lower_bound=0,
+  upper_bound=64,
+)

@@ -1,0 +1,161 @@
+"""A task: corpus, features and network."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data
+from experiments.settings import Training
+from unlearn_jax.datasets import registry as datasets
+from unlearn_jax.datasets.corpus import Corpus
+from unlearn_jax.datasets.trials import read_trials
+from unlearn_jax.datasets.trials import Trials
+from unlearn_jax.features.log_mel import LogMelConfig
+from unlearn_jax.methods.spec import Problem
+from unlearn_jax.models import registry as models
+from unlearn_jax.models.embedding import map_embedding_fn
+from unlearn_jax.types import Batch, Params
+
+_UNTRAINED = 10  # Networks for the zero retrain forgetting score.
+
+
+class Task:
+  """A corpus on the device and the network that reads it.
+
+  Attributes:
+    training: settings of the original model.
+    corpus: its recordings and what is known of them.
+    label: [n] int32, keyword or speaker of each.
+    class_names: of the labels.
+    classifier: the network.
+    problem: what methods may know of it.
+    data: features and labels.
+    trials: of verification, which the user gave; None if there are none.
+  """
+
+  def __init__(
+    self,
+    training: Training,
+    *,
+    data_dir: str | None,
+    cache_dir: pathlib.Path,
+    audio_pattern: str | None = None,
+    skip_bad_audio: bool = False,
+    where: str = 'auto',
+    workers: int = 0,
+    trials: str | None = None,
+    progress: bool = True,
+  ):
+    """Prepares the corpus and its features, or finds them prepared.
+
+    Args:
+      training: settings of the original model.
+      data_dir: folder of the recordings; None for the embedded corpus.
+      cache_dir: folder for what is prepared.
+      audio_pattern: for an `audio_folder`.
+      skip_bad_audio: leave out damaged recordings.
+      where: features of varying length lie, see `data.Reading`.
+      workers: that read them, likewise.
+      trials: a list of verification trials.
+      progress: show progress bars.
+    """
+    self.training = training
+    self.recipe = training.recipe()
+    self.features = LogMelConfig()
+    self.corpus: Corpus = datasets.load(
+      training.dataset,
+      cache_dir=cache_dir,
+      data_dir=data_dir,
+      skip_bad_audio=skip_bad_audio,
+      pattern=audio_pattern,
+      progress=progress,
+    )
+    self.trials: Trials | None = None
+    if trials is not None:
+      self.trials = read_trials(trials, self.corpus.utterance_id)
+    self.label, self.class_names = self.corpus.labels(training.task)
+    self.data = data.load(
+      self.corpus,
+      self.label,
+      self.features,
+      cache_dir,
+      data.Reading(training.crop_ms, training.score_crops, where, workers),
+    )
+    self.classifier = models.build(
+      training.model,
+      len(self.class_names),
+      self.data.input_shape,
+      head=training.head,
+    )
+    like = jax.eval_shape(self.classifier.init_fn, jax.random.key(0))
+    one = {'features': jnp.zeros((1, *self.data.input_shape))}
+    embedding = jax.eval_shape(self.classifier.embed_fn, like, one)
+    self.problem = Problem(
+      loss_fn=training.loss_fn(self.classifier),
+      predict_fn=self.classifier.predict_fn,
+      init_fn=self.classifier.init_fn,
+      input_name=self.classifier.input_name,
+      blocks=self.classifier.blocks,
+      embed_fn=self.classifier.embed_fn,
+      embedding_size=embedding.shape[-1],
+      map_embedding_fn=map_embedding_fn(
+        self.classifier.embedding, self.classifier.blocks[-1]
+      ),
+    )
+    self._predict = _on_rows(self.classifier.predict_fn)
+    self._embed = _on_rows(self.classifier.embed_fn)
+    self._layers = _on_rows(self.classifier.layers_fn)
+
+  @property
+  def examples(self) -> Batch:
+    """Returns features and labels, to be indexed by rows of the corpus."""
+    return self.data.examples
+
+  def logits(self, params: Params, rows: np.ndarray) -> np.ndarray:
+    """Returns the logits of `rows` of the corpus, [len(rows), classes]."""
+    found = self.data.score(functools.partial(self._predict, params), rows)
+    return found.reshape(len(rows), len(self.class_names))
+
+  def embeddings(self, params: Params, rows: np.ndarray) -> np.ndarray:
+    """Returns the embeddings of `rows` of the corpus, [len(rows), d]."""
+    found = self.data.score(functools.partial(self._embed, params), rows)
+    return found.reshape(len(rows), self.problem.embedding_size)
+
+  def untrained_logits(self, rows: np.ndarray) -> np.ndarray:
+    """Returns logits of networks as they begin, [networks, rows, classes]."""
+    return np.stack(
+      [
+        self.logits(self.classifier.init_fn(jax.random.key(seed)), rows)
+        for seed in range(_UNTRAINED)
+      ]
+    )
+
+  def layers(self, params: Params, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the outputs of the network's blocks, [rows, channels]."""
+    layers = self._layers(params, self.examples, jnp.asarray(rows))
+    # A compiled function returns a dict in the order of its keys.
+    return {name: np.asarray(layers[name]) for name in self.classifier.blocks}
+
+  def description(self, split_seed: int) -> dict:
+    """Returns what one must know to use a model: JSON can hold it."""
+    return {
+      'settings': dataclasses.asdict(self.training),
+      'split_seed': split_seed,
+      'classes': list(self.class_names),
+      'features': dataclasses.asdict(self.features),
+      'corpus': self.corpus.name,
+      'fingerprint': self.corpus.fingerprint,
+    }
+
+
+def _on_rows(fun):
+  """Returns fun(params, batch) as a compiled fun(params, examples, rows)."""
+
+  def on_rows(params, examples, rows):
+    return fun(params, {name: x[rows] for name, x in examples.items()})
+
+  return jax.jit(on_rows)
