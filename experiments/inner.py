@@ -27,6 +27,7 @@ from unlearn_jax.types import Params
 
 # Of a large corpus, what embeddings are asked about.
 _MOST_SPEAKERS, _MOST_UTTERANCES = 100, 60
+_LEAST_RETAINED = 3  # Utterances, that a picture may have two dimensions.
 _PICTURED = 6  # Models, of which two are the original and a retrained one.
 
 
@@ -140,7 +141,8 @@ def picture(
   models: Mapping[tuple[str, int], Params],
   cards: Sequence[MetricCard],
 ) -> str:
-  """Returns a picture of embeddings, or '' where no speaker is forgotten.
+  """Returns a picture of embeddings, or '' where no speaker is forgotten
+  or all but two utterances are.
 
   Args:
     task: corpus and network.
@@ -150,6 +152,8 @@ def picture(
   """
   heard = voices(task, cell)
   if heard is None or not heard.is_forgotten.any():
+    return ''
+  if (~heard.is_forgotten).sum() < _LEAST_RETAINED:
     return ''
   gaps = {
     card.provenance['method']: card.value

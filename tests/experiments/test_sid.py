@@ -43,7 +43,7 @@ def test_records_say_what_is_left_of_the_voice(workdir):
   cards = records.read(workdir / 'records.jsonl')
   found = {(c.provenance['method'], c.name): c for c in cards}
   for method in ('original', 'retrain', *METHODS):
-    for name in ('eer.forgotten', 'probe.auc', 'enrolment.5', 'eer.retained'):
+    for name in ('eer.forgotten', 'enrolment.1', 'enrolment.5'):
       card = found[method, f'leakage.{name}']
       assert 0 <= card.value <= 1
     assert found[method, 'accuracy.test_forgotten'].n_examples == 4
@@ -56,7 +56,7 @@ def test_page_shows_the_voices(workdir):
   html = (workdir / 'report' / 'index.html').read_text()
   assert '<h2>Voices</h2>' in html and SPEAKER in html
   table = (workdir / 'report' / 'table.md').read_text()
-  for column in ('EER %', 'probe AUC %', 'enrolled %'):
+  for column in ('EER %', 'enrolled %'):
     assert f'| {column} |' in table
 
 
@@ -84,10 +84,7 @@ VARYING = (
 )
 
 
-@pytest.mark.parametrize('score_crops', [0, 3])
-def test_streaming_gives_the_model_that_memory_gives(
-  run_job, tmp_path, score_crops
-):
+def test_streaming_gives_the_model_that_memory_gives(run_job, tmp_path):
   data = make_utterances(tmp_path / 'data')
   made = []
   for where in ('device', 'stream'):
@@ -97,7 +94,6 @@ def test_streaming_gives_the_model_that_memory_gives(
       f'--workdir={folder}',
       f'--data_dir={data}',
       f'--data={where}',
-      f'--score_crops={score_crops}',
       *VARYING,
     )
     made.append(outcomes.load(folder / 'seed_0' / 'original' / 'outcome.npz'))
@@ -110,39 +106,27 @@ def test_streaming_gives_the_model_that_memory_gives(
 
 def test_a_speaker_is_forgotten_from_a_stream(run_job, tmp_path):
   folder = tmp_path / 'workdir'
+  trials = tmp_path / 'trials.txt'
+  trials.write_text('1 a_s0_0 a_s0_1.wav\n0 a_s0_0.wav a_s1_4.wav\n')
   run_job(
     'sid_unlearn',
     f'--workdir={folder}',
     f'--data_dir={make_utterances(tmp_path / "data")}',
     '--data=stream',
+    f'--trials={trials}',
     '--forget=speaker:s1',
     '--methods=ssd',
     '--retrain_replicates=1',
     *VARYING,
   )
   cards = records.read(folder / 'records.jsonl')
-  assert {'original', 'retrain', 'ssd'} == {
-    c.provenance['method'] for c in cards
+  values = {
+    c.provenance['method']: c.value
+    for c in cards
+    if c.name == 'leakage.eer.trials'
   }
-
-
-def test_trials_of_the_user_are_verified(run_job, tmp_path):
-  data = make_utterances(tmp_path / 'data')
-  trials = tmp_path / 'trials.txt'
-  trials.write_text('1 a_s0_0 a_s0_1.wav\n0 a_s0_0.wav a_s1_4.wav\n')
-  run_job(
-    'sid_unlearn',
-    f'--workdir={tmp_path / "workdir"}',
-    f'--data_dir={data}',
-    f'--trials={trials}',
-    '--forget=sample:2',
-    '--methods=retrain',
-    '--retrain_replicates=1',
-    *VARYING,
-  )
-  cards = records.read(tmp_path / 'workdir' / 'records.jsonl')
-  values = [c.value for c in cards if c.name == 'leakage.eer.trials']
-  assert len(values) == 2 and set(values) <= {0.0, 0.5, 1.0}
+  assert set(values) == {'original', 'retrain', 'ssd'}
+  assert set(values.values()) <= {0.0, 0.5, 1.0}
 
 
 @pytest.mark.parametrize(
@@ -195,10 +179,12 @@ def test_an_utterance_shorter_than_a_frame(run_job, tmp_path):
 
 
 def test_a_keyword_spotter_is_no_speaker_identifier(run_job, tmp_path):
-  run_job('kws_train', f'--workdir={tmp_path / "kws"}', '--epochs=1')
+  folder = tmp_path / 'model'
+  settings = {'task': 'kws'}
+  checkpoint.save_params(folder, {'w': np.zeros(1)}, {'settings': settings})
   with pytest.raises(InputError, match='is a model for kws; must be one for s'):
     run_job(
       'sid_unlearn',
       f'--workdir={tmp_path / "sid"}',
-      f'--checkpoint={tmp_path / "kws" / "seed_0" / "original"}',
+      f'--checkpoint={folder}',
     )
