@@ -141,8 +141,9 @@ def picture(
   models: Mapping[tuple[str, int], Params],
   cards: Sequence[MetricCard],
 ) -> str:
-  """Returns a picture of embeddings, or '' where no speaker is forgotten
-  or all but two utterances are.
+  """Returns a picture of embeddings, or '' where it would show nothing.
+
+  So it is where no speaker is forgotten, or all but two utterances are.
 
   Args:
     task: corpus and network.

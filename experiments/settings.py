@@ -28,18 +28,22 @@ class TaskDefaults(NamedTuple):
   Attributes:
     label: what the classes are: 'keyword' or 'speaker'.
     dataset: where the flag is not given.
-    model: likewise.
+    model, head, learning_rate: likewise; they go together.
   """
 
   label: str
   dataset: str
   model: str
+  head: str
+  learning_rate: float
 
 
 TASKS = {
-  'kws': TaskDefaults('keyword', 'espeak_commands', 'tc_resnet8'),
+  'kws': TaskDefaults(
+    'keyword', 'espeak_commands', 'tc_resnet8', 'softmax', _RECIPE.learning_rate
+  ),
   'sid': TaskDefaults(
-    'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small'
+    'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small', 'aam', 3e-3
   ),
 }
 DATASET = flags.DEFINE_string(
@@ -62,9 +66,10 @@ MODEL = flags.DEFINE_string(
 )
 HEAD = flags.DEFINE_enum(
   'head',
-  'softmax',
+  None,
   list(heads.HEADS),
-  'Last layer: linear, or cosines trained with an additive angular margin.',
+  'Last layer: linear, or cosines trained with an additive angular margin. Not '
+  'given: softmax for kws, aam for sid.',
 )
 MARGIN = flags.DEFINE_float(
   'margin',
@@ -96,8 +101,10 @@ BATCH_SIZE = flags.DEFINE_integer(
 )
 LEARNING_RATE = flags.DEFINE_float(
   'learning_rate',
-  _RECIPE.learning_rate,
-  'Peak learning rate of training, per step.',
+  None,
+  'Peak learning rate of training, per step. Not given: '
+  + ', '.join(f'{t.learning_rate:g} for {n}' for n, t in TASKS.items())
+  + '.',
   lower_bound=0.0,
   upper_bound=10.0,
 )

@@ -45,6 +45,7 @@ class EmbeddingScrubTest(parameterized.TestCase):
       original=original,
       random=random if reference == 'random' else None,
       retain_weight=weight,
+      output_weight=0.4,
     )
     params, original, random = map(P.as_float64, (params, original, random))
     forget, retain = P.real_rows(forget), P.real_rows(retain)
@@ -60,7 +61,12 @@ class EmbeddingScrubTest(parameterized.TestCase):
     logits = P.twin_logits(params, retain)
     drift = 2 * (logits - kept)
     kl = P.twin_kl_gradient(kept, logits)
+    gone = np.exp(P.twin_log_softmax(before))
+    gone[np.arange(len(gone)), forget['label']] = 0
+    gone /= gone.sum(1, keepdims=True)
+    now = np.exp(P.twin_log_softmax(P.twin_logits(params, forget)))
     want = P.add(
+      (0.4, P.twin_pullback(forget, (now - gone) / len(gone))),
       (1, P.twin_pullback(forget, moved / variance / len(moved))),
       (weight, P.twin_pullback(retain, drift / variance / len(drift))),
       (weight, P.twin_pullback(retain, kl / len(kl))),

@@ -11,7 +11,7 @@ from unlearn_jax.methods.subspace_projection import subspace_projection
 from unlearn_jax.types import Side
 
 _BOTH: frozenset[Side] = frozenset({'forget', 'retain'})
-_SCRUB = {'retain_weight': 1.0, 'reference': 'generic'}
+_SCRUB = {'retain_weight': 1.0, 'output_weight': 0.0, 'reference': 'generic'}
 
 ROWS: dict[str, MethodSpec] = {
   'embedding_scrub': MethodSpec(
@@ -20,7 +20,7 @@ ROWS: dict[str, MethodSpec] = {
     ),
     needs=_BOTH,
     preset=Preset(3, 1e-4, options=_SCRUB),
-    class_preset=Preset(5, 1e-3, options=_SCRUB),
+    class_preset=Preset(8, 3e-3, options={**_SCRUB, 'output_weight': 1.0}),
     reads_losses=False,
     summary='gives the forget set the embedding of nobody in particular',
     when='a voice must not be recognised by its embedding either',

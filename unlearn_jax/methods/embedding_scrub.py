@@ -3,18 +3,22 @@ r"""Embedding scrub: give forgotten voices another embedding, keep the rest.
 .. math::
   J = \tfrac{1}{v} E_f \|h(x) - t(x)\|^2
     + \tfrac{w}{v} E_r \|h(x) - h_o(x)\|^2 + w E_r[KL(p_o || p)]
+    + u E_f[KL(\tilde p_o || p)]
 
 with the embedding h of the network, h_o that of the original one, and v the
-variance of h_o over the retain batch, which frees the weights of units. Data:
-both. Moving the output alone leaves a voice recognisable by its embedding; here
-the embedding itself gets the target t, which is one of
+variance of h_o over the retain batch, which frees the weights of units. The
+last term is DELETE's, p_o without the true class, for requests that remove
+whole classes: near the mean of all embeddings any class may win, the forgotten
+one too. Data: both. Moving the output alone leaves a voice recognisable by its
+embedding; here the embedding itself gets the target t, which is one of
 
 * 'generic': h_o(x) - E_f[h_o] + E_r[h_o], what the original would say of the
   same words from nobody in particular;
 * 'random': the embedding of a freshly initialised network, made as long as
   h_o(x).
 
-With weight 0 only the forget set is moved; where t = h_o the loss is 0.
+With w = u = 0 only the forget set is moved; where t = h_o and u = 0 the loss
+is 0.
 
 References:
   Bad teacher (Chundawat et al., 2023, https://arxiv.org/abs/2205.08096) on
@@ -29,6 +33,7 @@ import jax.numpy as jnp
 import optax
 
 from unlearn_jax.methods import base
+from unlearn_jax.methods.delete import without_label
 from unlearn_jax.methods.divergence import kl_divergence
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import (
@@ -91,6 +96,7 @@ def embedding_scrub_direction(
   original: Params,
   random: Params | None,
   retain_weight: jax.typing.ArrayLike,
+  output_weight: jax.typing.ArrayLike = 0.0,
 ) -> tuple[Params, Metrics]:
   """Returns the gradient of J.
 
@@ -104,10 +110,12 @@ def embedding_scrub_direction(
     random: parameters of the teacher on the forget set; None is the generic
       target.
     retain_weight: w, at least 0.
+    output_weight: u, at least 0; needs `label` [batch] in the forget batch.
   """
   before = embed_fn(original, forget)
   kept = embed_fn(original, retain)
   kept_logits = predict_fn(original, retain)
+  others = without_label(predict_fn(original, forget), forget['label'])
   if random is None:
     target = generic_target(before, kept, forget['mask'], retain['mask'])
   else:
@@ -125,8 +133,10 @@ def embedding_scrub_direction(
     drift = distance(params, retain, kept)
     kl = kl_divergence(kept_logits, predict_fn(params, retain))
     kl = masked_mean(kl, retain['mask'])
+    gone = kl_divergence(others, predict_fn(params, forget))
+    gone = masked_mean(gone, forget['mask'])
     metrics = {'forget_distance': moved, 'retain_distance': drift}
-    return moved + retain_weight * (drift + kl), metrics
+    return moved + retain_weight * (drift + kl) + output_weight * gone, metrics
 
   return jax.grad(objective, has_aux=True)(params)
 
@@ -138,6 +148,7 @@ def embedding_scrub(
   tx: optax.GradientTransformation,
   *,
   retain_weight: float = 1.0,
+  output_weight: float = 0.0,
   reference: Reference = 'generic',
 ) -> UnlearningMethod:
   """Embedding scrub as an `UnlearningMethod`.
@@ -148,6 +159,7 @@ def embedding_scrub(
     init_fn: gives the random teacher, from the key of the run.
     tx: any optax transform.
     retain_weight: w, at least 0.
+    output_weight: u, at least 0; above 0 for requests that remove classes.
     reference: 'generic' or 'random', the target on the forget set.
 
   Raises:
@@ -155,6 +167,7 @@ def embedding_scrub(
   """
   embed_fn = base.need_embedding(embed_fn)
   base.check_range('retain_weight', retain_weight, 0.0)
+  base.check_range('output_weight', output_weight, 0.0)
   if reference not in ('generic', 'random'):
     raise ValueError(
       f"reference must be 'generic' or 'random', got {reference!r}."
@@ -179,7 +192,7 @@ def embedding_scrub(
   return base.from_direction(
     direction_fn,
     tx,
-    hyper={'retain_weight': retain_weight},
+    hyper={'retain_weight': retain_weight, 'output_weight': output_weight},
     freeze=freeze,
     needs=('forget', 'retain'),
   )

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from unlearn_jax.per_example import taps
 
-# A batch is multiplied in so many parts: XLA's CPU backend then takes its fast
-# product for the gradient of the kernel too, which is a sum over very many rows.
+# A batch is multiplied in so many parts. XLA on CPU then takes its fast product
+# for the gradient of the kernel too, a sum over very many rows.
 _PARTS = 4
 
 
