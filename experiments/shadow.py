@@ -68,8 +68,8 @@ STRATEGY = flags.DEFINE_enum(
 METHOD = flags.DEFINE_string(
   'method',
   None,
-  'A method that every member then runs on a share of what it saw; not given: '
-  'none.',
+  'Comma list of methods, each of which every member then runs on a share of '
+  'what it saw; not given: none.',
 )
 FORGET_FRACTION = flags.DEFINE_float(
   'forget_fraction',
@@ -150,10 +150,10 @@ def _method(task: str) -> tuple[tuple[str, ...], dict[str, Preset]]:
     )
   by_class = UNIT.value == settings.TASKS[task].label
   names = choice.parse(METHOD.value, with_class_rules=by_class, flag='--method')
-  if len(names) != 2 or registry.spec(names[1]).rewinds:
+  if len(names) < 2 or any(registry.spec(name).rewinds for name in names):
     raise InputError(
-      f'--method={METHOD.value}: must be one method, other than retrain and '
-      'those that rewind.'
+      f'--method={METHOD.value}: must be a comma list of methods, other than '
+      'retrain and those that rewind.'
     )
   presets = choice.presets(
     names[1:], method_flags.PRESET.value, removes_classes=by_class

@@ -21,6 +21,7 @@ from experiments import kws_unlearn
 from experiments import sid_shadow
 from experiments import sid_train
 from experiments import sid_unlearn
+from experiments import summary
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {
@@ -31,6 +32,7 @@ _MAINS = {
   'sid_shadow': sid_shadow.main,
   'sid_train': sid_train.main,
   'sid_unlearn': sid_unlearn.main,
+  'summary': summary.main,
 }
 
 Job = Callable[..., None]

@@ -93,8 +93,8 @@ def test_populations_too_small_keep_what_was_made(
   ('args', 'message'),
   [
     (['--method=magic'], "--method: 'magic' is none of retrain"),
-    (['--method=retrain'], '--method=retrain: must be one method, other than'),
-    (['--method=rewind:npo'], '--method=rewind:npo: must be one method'),
+    (['--method=retrain'], '--method=retrain: must be a comma list of methods'),
+    (['--method=rewind:npo'], '--method=rewind:npo: must be a comma list of'),
     (['--method=unsir'], "'unsir' is for requests that remove whole classes"),
     (['--method=npo', '--forget_fraction=0'], '--forget_fraction=0.0: must be'),
   ],

@@ -14,7 +14,14 @@ from unlearn_jax.models.ecapa_tdnn import ECAPATDNN
 from unlearn_jax.models.kwt import KWT
 from unlearn_jax.models.tc_resnet import TCResNet8
 from unlearn_jax.models.x_vector import XVector
-from unlearn_jax.types import Batch, InitParamsFn, InputError, Params, PredictFn
+from unlearn_jax.types import (
+  Batch,
+  EmbedFn,
+  InitParamsFn,
+  InputError,
+  Params,
+  PredictFn,
+)
 
 
 class Network(NamedTuple):
@@ -62,7 +69,7 @@ class Classifier(NamedTuple):
   input_name: str
   blocks: tuple[str, ...]
   layers_fn: Callable[[Params, Batch], dict[str, jax.Array]]
-  embed_fn: Callable[[Params, Batch], jax.Array]
+  embed_fn: EmbedFn
   embedding: str
   head: str
   logit_scale: float

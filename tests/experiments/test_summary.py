@@ -1,0 +1,70 @@
+"""Several jobs side by side."""
+
+import dataclasses
+
+import pytest
+from test_kws_unlearn import FLAGS
+
+from unlearn_jax.reporting import records
+from unlearn_jax.types import InputError
+
+
+@pytest.fixture(scope='module')
+def workdir(run_job, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('job') / 'workdir'
+  run_job(
+    'kws_unlearn',
+    f'--workdir={folder}',
+    *FLAGS,
+    '--methods=ssd',
+    '--forget=speaker:speaker_001',
+  )
+  return folder
+
+
+def changed(workdir, folder, change):
+  """Copies the records of a job with other values."""
+  folder.mkdir()
+  cards = records.read(workdir / 'records.jsonl')
+  cards = [dataclasses.replace(c, value=change(c)) for c in cards]
+  records.write(folder / 'records.jsonl', cards)
+
+
+def rows_of(text):
+  lines = [line.strip('| ').split(' | ') for line in text.splitlines()]
+  header, _, *rows = (line for line in lines if len(line) > 1)
+  return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_mean_least_and_greatest(workdir, run_job, tmp_path, capsys):
+  changed(workdir, tmp_path / 'a', lambda c: 0.25)
+  changed(workdir, tmp_path / 'b', lambda c: 0.75)
+  capsys.readouterr()
+  jobs = [f'--jobs={tmp_path / name}' for name in 'ab']
+  run_job('summary', '--workdir=unused', *jobs)
+  rows = rows_of(capsys.readouterr().out)
+  assert list(rows) == ['original', 'retrain', 'ssd']
+  assert rows['ssd']['forget %'] == '50.0 (25.0 to 75.0)'
+  assert rows['ssd']['times faster'] == '0.5 (0.2 to 0.8)'
+  assert {row['within'] for row in rows.values()} == {'yes'}  # All equal.
+
+
+def test_within_means_in_every_job(workdir, run_job, tmp_path, capsys):
+  def change(card):
+    known = card.provenance['method'] == 'ssd'
+    return 1.0 if known and 'enrolment' in card.name else 0.0
+
+  changed(workdir, tmp_path / 'a', lambda c: 0.0)
+  changed(workdir, tmp_path / 'b', change)
+  capsys.readouterr()
+  jobs = [f'--jobs={tmp_path / name}' for name in 'ab']
+  run_job('summary', '--workdir=unused', *jobs)
+  rows = rows_of(capsys.readouterr().out)
+  assert [row['within'] for row in rows.values()] == ['yes', 'yes', 'no']
+
+
+def test_bad_input(run_job, tmp_path):
+  with pytest.raises(InputError, match='--jobs: must be given'):
+    run_job('summary', '--workdir=unused')
+  with pytest.raises(InputError, match='records.jsonl: cannot be read'):
+    run_job('summary', '--workdir=unused', f'--jobs={tmp_path}')
