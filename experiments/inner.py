@@ -170,6 +170,7 @@ def picture(
     },
     heard.is_forgotten,
     np.asarray(corpus.speakers)[corpus.speaker[rows]],
+    'tsne',
     # What is said would hide who says it.
     keyword=corpus.keyword[rows] if task.training.task == 'kws' else None,
   )

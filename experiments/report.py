@@ -43,7 +43,7 @@ def write(
   failures: Sequence[str],
   embeddings: str = '',
 ) -> pathlib.Path:
-  """Writes `report/index.html` and the table in Markdown.
+  """Writes `report/index.html`, the table in Markdown and the embeddings.
 
   Args:
     job: of the outcomes.
@@ -79,6 +79,8 @@ def write(
     ],
   )
   records.write_text(folder / 'table.md', f'{table.to_markdown()}\n')
+  if embeddings:
+    records.write_text(folder / 'voices.svg', embeddings)
   records.write_text(folder / 'index.html', pages.render(page))
   return folder / 'index.html'
 

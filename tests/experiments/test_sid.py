@@ -16,6 +16,7 @@ METHODS = ('subspace_projection', 'embedding_scrub')
 FLAGS = (
   '--split=session',
   '--model=tc_resnet8',
+  '--head=softmax',
   f'--forget=speaker:{SPEAKER}',
   f'--methods={",".join(METHODS)}',
   '--preset=embedding_scrub.epochs=1',
@@ -55,6 +56,8 @@ def test_records_say_what_is_left_of_the_voice(workdir):
 def test_page_shows_the_voices(workdir):
   html = (workdir / 'report' / 'index.html').read_text()
   assert '<h2>Voices</h2>' in html and SPEAKER in html
+  svg = (workdir / 'report' / 'voices.svg').read_text()
+  assert svg in html and svg.startswith('<svg')
   table = (workdir / 'report' / 'table.md').read_text()
   for column in ('EER %', 'enrolled %'):
     assert f'| {column} |' in table
