@@ -4,8 +4,8 @@ r"""Sets a model beside models that were retrained without the recordings.
     --retrain=runs/a/seed_0/retrain --retrain=runs/a/seed_0/retrain_1 \
     --original=runs/a/seed_0/original --data_dir=DIR --workdir=runs/audit
 
-Takes models that kws_train and kws_unlearn wrote. What was to be forgotten is
-read from the retrained model, or given by --forget. Writes
+Takes models that jobs of training and unlearning wrote. What was to be
+forgotten is read from the retrained model, or given by --forget. Writes
 <workdir>/records.jsonl and <workdir>/report/index.html, and prints all metrics
 of one model. Two retrained models or more give the noise floor.
 """
@@ -48,7 +48,7 @@ ORIGINAL_MODEL = flags.DEFINE_string(
 FORGET = flags.DEFINE_string(
   'forget',
   None,
-  'What was to be forgotten, as in kws_unlearn; not given: as the retrained '
+  'What was to be forgotten, as for the job; not given: as the retrained '
   'model says.',
 )
 

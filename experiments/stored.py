@@ -57,8 +57,8 @@ def find(name: str, path: str) -> Stored:
   folder = pathlib.Path(path).expanduser()
   if not folder.is_dir():
     raise InputError(
-      f'{flag}: does not exist; must be the folder of a model that kws_train '
-      'or kws_unlearn wrote.'
+      f'{flag}: does not exist; must be the folder of a model that a job of '
+      'training or unlearning wrote.'
     )
   if (folder / 'model').is_dir():
     folder = folder / 'model'
