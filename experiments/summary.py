@@ -3,8 +3,8 @@ r"""Sets several jobs side by side: methods over several requests, as a table.
   python -m experiments.summary --jobs=runs/a --jobs=runs/b --jobs=runs/c
 
 reads <job>/records.jsonl of unlearning jobs that differ in what they forget and
-prints, in Markdown, each metric of each method: the mean over the jobs, and in
-brackets the least and the greatest. With --population, a folder of sid_shadow,
+prints, in Markdown, each metric of each method: the mean over the jobs ± half
+the distance from the least to the greatest. With --population, a folder of sid_shadow,
 its U-LiRA stands beside. `within` says whether an adversary with five clips
 recognises the speaker as often as after retraining, to within the noise floor,
 in every job.
@@ -91,7 +91,7 @@ def _range(jobs, method, name):
     return ''
   if len(values) == 1:
     return f'{values[0]:.1f}'
-  return f'{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})'
+  return f'{values.mean():.1f} ± {np.ptp(values) / 2:.1f}'
 
 
 def _is_within(jobs, method):

@@ -36,7 +36,7 @@ def rows_of(text):
   return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
-def test_mean_least_and_greatest(workdir, run_job, tmp_path, capsys):
+def test_mean_and_half_the_range(workdir, run_job, tmp_path, capsys):
   changed(workdir, tmp_path / 'a', lambda c: 0.25)
   changed(workdir, tmp_path / 'b', lambda c: 0.75)
   capsys.readouterr()
@@ -44,8 +44,8 @@ def test_mean_least_and_greatest(workdir, run_job, tmp_path, capsys):
   run_job('summary', '--workdir=unused', *jobs)
   rows = rows_of(capsys.readouterr().out)
   assert list(rows) == ['original', 'retrain', 'ssd']
-  assert rows['ssd']['forget %'] == '50.0 (25.0 to 75.0)'
-  assert rows['ssd']['times faster'] == '0.5 (0.2 to 0.8)'
+  assert rows['ssd']['forget %'] == '50.0 ± 25.0'
+  assert rows['ssd']['times faster'] == '0.5 ± 0.2'
   assert {row['within'] for row in rows.values()} == {'yes'}  # All equal.
 
 
