@@ -4,10 +4,10 @@ r"""Sets several jobs side by side: methods over several requests, as a table.
 
 reads <job>/records.jsonl of unlearning jobs that differ in what they forget and
 prints, in Markdown, each metric of each method: the mean over the jobs ± half
-the distance from the least to the greatest. With --population, a folder of sid_shadow,
-its U-LiRA stands beside. `within` says whether an adversary with five clips
-recognises the speaker as often as after retraining, to within the noise floor,
-in every job.
+the distance from the least to the greatest. With --population, a folder of
+sid_shadow, its U-LiRA stands beside. `within` says whether an adversary with
+five clips recognises the speaker as often as after retraining, to within the
+noise floor, in every job.
 """
 
 from collections.abc import Mapping, Sequence
