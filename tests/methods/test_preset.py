@@ -191,7 +191,7 @@ class ParseTest(parameterized.TestCase):
         choice.parse(f'scrub,{name}', with_class_rules=False)
       self.assertEqual(
         str(caught.exception),
-        f'--methods: {name!r} is for requests that remove whole keywords, and '
+        f'--methods: {name!r} is for requests that remove whole classes, and '
         'this one removes none.',
       )
 

@@ -23,9 +23,17 @@ DEVICES, FEATURES, CLASSES = 8, 16, 3
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
+def embed_fn(params, batch):
+  return jnp.tanh(batch['features'] @ params['a'])
+
+
 def predict_fn(params, batch):
-  hidden = jnp.tanh(batch['features'] @ params['a'])
-  return hidden @ params['b'] + params['c'][None]
+  return embed_fn(params, batch) @ params['b'] + params['c'][None]
+
+
+def map_embedding_fn(params, matrix, offset):
+  b = params['b']
+  return {**params, 'b': matrix @ b, 'c': params['c'] + offset @ b}
 
 
 def init_fn(key):
@@ -59,7 +67,13 @@ def check(name):
   """Returns what is wrong with a row on the mesh, or None."""
   row = METHODS[name]
   problem = Problem(
-    cross_entropy(predict_fn), predict_fn, init_fn, blocks=('a', 'b')
+    cross_entropy(predict_fn),
+    predict_fn,
+    init_fn,
+    blocks=('a', 'b'),
+    embed_fn=embed_fn,
+    embedding_size=8,
+    map_embedding_fn=map_embedding_fn,
   )
   options = row.preset.options if row.preset else {}
   method = row.build(problem, optax.adam(1e-2), **options)
