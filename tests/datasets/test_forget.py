@@ -104,11 +104,6 @@ class ParseTest(parameterized.TestCase):
     ):
       forget.parse(f'sample:{value}')
 
-  def test_forgotten_keywords(self):
-    request = forget.parse('keyword:stop+speaker:7+keyword:go')
-    self.assertEqual(forget.forgotten_keywords(request), ('go', 'stop'))
-    self.assertEqual(forget.forgotten_keywords(forget.parse('sample:1%')), ())
-
   def test_forgotten_classes_are_those_of_the_task(self):
     request = forget.parse('speaker:9+keyword:stop+speaker:7+sample:1%')
     self.assertEqual(forget.forgotten_classes(request, 'kws'), ('stop',))

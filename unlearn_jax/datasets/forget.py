@@ -146,11 +146,6 @@ def forgotten_classes(request: ForgetRequest, task: str) -> tuple[str, ...]:
   return tuple(part.value for part in request.parts if part.kind == kind)
 
 
-def forgotten_keywords(request: ForgetRequest) -> tuple[str, ...]:
-  """Returns the keywords forgotten whole, sorted."""
-  return forgotten_classes(request, 'kws')
-
-
 def forget_hash(utterance_ids: Iterable[str]) -> str:
   """Identifies a set of utterances, in any order, by 16 hexadecimal digits."""
   text = '\n'.join(sorted({str(i) for i in utterance_ids}))

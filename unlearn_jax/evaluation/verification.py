@@ -150,11 +150,8 @@ def cosine_scores(
     )
   check_finite(a)
   check_finite(b)
-  return _cosines(normalised(a), normalised(b))
-
-
-def _cosines(a, b):
-  return np.round(np.einsum('ij,ij->i', a, b), DECIMALS).clip(-1.0, 1.0)
+  cosines = np.einsum('ij,ij->i', normalised(a), normalised(b))
+  return np.round(cosines, DECIMALS).clip(-1.0, 1.0)
 
 
 def check_finite(embeddings: np.ndarray) -> None:
@@ -184,8 +181,7 @@ def verify(embeddings: np.ndarray, trials: Trials) -> Verification:
   """
   embeddings = np.asarray(embeddings)
   check_finite(embeddings)
-  unit = normalised(embeddings)
-  scores = _cosines(unit[trials.first], unit[trials.second])
+  scores = cosine_scores(embeddings[trials.first], embeddings[trials.second])
   sides = scores[trials.target], scores[~trials.target]
   return Verification(
     eer(*sides), min_dcf(*sides, prior=0.05), min_dcf(*sides, prior=0.01)
