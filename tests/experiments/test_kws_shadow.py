@@ -14,7 +14,7 @@ from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError
 
 FLAGS = ['--members=16', '--chunk=8', '--unit=speaker', '--epochs=1']
-METHOD = ['--method=fine_tune', '--forget_fraction=0.5']
+METHOD = ['--method=fine_tune,lfssd', '--forget_fraction=0.5']
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS, *METHOD)
   cards = records.read(workdir / 'records.jsonl')
   methods = list(dict.fromkeys(c.provenance['method'] for c in cards))
-  assert methods == ['original', 'retrain', 'fine_tune']
+  assert methods == ['original', 'retrain', 'fine_tune', 'lfssd']
   by_name = {(c.provenance['method'], c.name): c for c in cards}
   for method in methods:
     card = by_name[method, 'ulira.accuracy']
@@ -73,7 +73,7 @@ def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
   html = (workdir / 'report' / 'index.html').read_text()
   assert html.count('<svg') == 2
   assert 'Most exposed after fine_tune' in html
-  assert html.count('data:audio/wav;base64,') == 2 * (4 + 2)
+  assert html.count('data:audio/wav;base64,') == 3 * (4 + 2)
 
 
 def test_populations_too_small_keep_what_was_made(
