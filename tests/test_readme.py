@@ -7,6 +7,7 @@ from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.methods import registry as methods
 from unlearn_jax.methods import table
 from unlearn_jax.models import registry as models
+from unlearn_jax.models import table as networks
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / 'README.md').read_text()
@@ -41,3 +42,9 @@ def test_files_and_commands_exist():
     assert (ROOT / path).exists(), path
   for module in re.findall(r'python -m (experiments\.\w+)', README):
     assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
+
+
+def test_table_of_networks_is_that_of_the_registry():
+  assert networks.networks_table() in README, (
+    'put in what python -m unlearn_jax.models.table says'
+  )

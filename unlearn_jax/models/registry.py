@@ -36,6 +36,7 @@ class Network(NamedTuple):
       whose output is the embedding; '' where that is no linear layer's output.
     batch_axis: of the outputs of its layers; the head's are [classes, batch].
     channel_axis: likewise.
+    summary: one line for tables.
   """
 
   module: Callable[[int, str], nn.Module]
@@ -44,6 +45,7 @@ class Network(NamedTuple):
   embedding: str = ''
   batch_axis: int = -1
   channel_axis: int = 0
+  summary: str = ''
 
 
 class Classifier(NamedTuple):
@@ -80,6 +82,7 @@ _x_vector = functools.partial(
   reads='features',
   blocks=(*(f'frame{i}' for i in range(1, 6)), 'segment6', 'head'),
   embedding='segment6',
+  summary='time-delay network with statistics pooling, for speakers',
 )
 _ecapa_tdnn = functools.partial(
   Network,
@@ -93,6 +96,7 @@ _ecapa_tdnn = functools.partial(
     'head',
   ),
   embedding='embedding',
+  summary='time-delay network with attention to channels, for speakers',
 )
 _kwt = functools.partial(
   Network,
@@ -100,6 +104,7 @@ _kwt = functools.partial(
   blocks=('tokens', *(f'layer_{i}' for i in range(12)), 'norm', 'head'),
   batch_axis=0,
   channel_axis=-1,
+  summary='transformer over frames, for keywords; clips of one length',
 )
 _bc_resnet = functools.partial(
   Network,
@@ -110,6 +115,7 @@ _bc_resnet = functools.partial(
     'tail',
     'head',
   ),
+  summary='broadcasted residuals over bins and frames, for keywords',
 )
 
 NETWORKS = {
@@ -121,6 +127,7 @@ NETWORKS = {
       *(f'ResidualBlock_{i}' for i in range(3)),
       'Dense_0',
     ),
+    summary='temporal convolutions, for keywords',
   ),
   'x_vector': _x_vector(XVector),
   'x_vector_small': _x_vector(
