@@ -50,6 +50,28 @@ class PresetTest(parameterized.TestCase):
     preset = dataclasses.replace(PRESET, **{name: value})
     self.assertEqual(getattr(preset, name), value)
 
+  @parameterized.parameters(
+    ('algorithm', 'adam', "'adamw' or 'sgd', got 'adam'"),
+    ('schedule', 'linear', "'constant' or 'cosine', got 'linear'"),
+  )
+  def test_choices(self, name, value, allowed):
+    with self.assertRaisesRegex(ValueError, f'^{name} must be {allowed}.$'):
+      dataclasses.replace(PRESET, **{name: value})
+
+  def test_sgd_has_momentum_and_decays_weights(self):
+    preset = dataclasses.replace(
+      PRESET, algorithm='sgd', weight_decay=0.5, learning_rate=0.1
+    )
+    tx = preset.optimizer()
+    params = {'w': jnp.asarray([1.0, -2.0])}
+    state = tx.init(params)
+    # Of norm 0.5 each, which is not clipped.
+    gradient = {'w': jnp.asarray([0.3, -0.4])}
+    step, state = tx.update(gradient, state, params)
+    np.testing.assert_allclose(step['w'], [-0.08, 0.14], rtol=1e-6)
+    step, _ = tx.update(gradient, state, params)  # 1.9 times the gradient.
+    np.testing.assert_allclose(step['w'], [-0.107, 0.176], rtol=1e-6)
+
   def test_optimizer_is_adamw_after_clipping(self):
     preset = dataclasses.replace(PRESET, weight_decay=0.1, clip_norm=0.5)
     tx = preset.optimizer()
@@ -96,7 +118,8 @@ class OverrideTest(parameterized.TestCase):
   @parameterized.parameters('speed', 'options', '')
   def test_unknown_field(self, field):
     text = f'scrub.{field}=1'
-    allowed = 'clip_norm, epochs, forget_batch, forget_epochs, learning_rate, '
+    allowed = 'algorithm, clip_norm, epochs, forget_batch, forget_epochs, '
+    allowed += 'learning_rate, '
     allowed += 'retain_batch, retain_fraction, schedule, temperature, weight, '
     allowed += 'weight_decay'
     message = f"^--preset={text}: '{field}' is none of {allowed}.$"

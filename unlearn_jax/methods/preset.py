@@ -9,6 +9,7 @@ import optax
 from unlearn_jax.training.recipe import warmup_cosine
 from unlearn_jax.types import InputError
 
+_MOMENTUM = 0.9
 _COUNTS = ('epochs', 'forget_batch', 'retain_batch', 'forget_epochs')
 
 
@@ -18,9 +19,9 @@ class Preset:
 
   Attributes:
     epochs: passes over the longer of the two sets that the method sees.
-    learning_rate: of AdamW; where `schedule` is 'cosine', after a warm-up over
-      a tenth of the steps and before a decay to 0.
-    weight_decay: of AdamW.
+    learning_rate: of the optimizer; where `schedule` is 'cosine', after a
+      warm-up over a tenth of the steps and before a decay to 0.
+    weight_decay: of the weights, times the learning rate a step.
     clip_norm: bound on the norm of the direction.
     forget_batch: forget examples a step.
     retain_batch: retain examples a step.
@@ -28,6 +29,7 @@ class Preset:
     forget_epochs: epochs in which the forget set is swept, for a method that
       alternates; None is all.
     schedule: 'constant' or 'cosine'.
+    algorithm: 'adamw', or 'sgd' with momentum 0.9.
     options: of the method's factory, all that one may override.
   """
 
@@ -40,6 +42,7 @@ class Preset:
   retain_fraction: float = 1.0
   forget_epochs: int | None = None
   schedule: Literal['constant', 'cosine'] = 'constant'
+  algorithm: Literal['adamw', 'sgd'] = 'adamw'
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -61,13 +64,18 @@ class Preset:
       raise ValueError(
         f'retain_fraction must be in (0, 1], got {self.retain_fraction}.'
       )
-    if self.schedule not in ('constant', 'cosine'):
-      raise ValueError(
-        f"schedule must be 'constant' or 'cosine', got {self.schedule!r}."
-      )
+    for name, allowed in (
+      ('schedule', ('constant', 'cosine')),
+      ('algorithm', ('adamw', 'sgd')),
+    ):
+      value = getattr(self, name)
+      if value not in allowed:
+        raise ValueError(
+          f'{name} must be {allowed[0]!r} or {allowed[1]!r}, got {value!r}.'
+        )
 
   def optimizer(self) -> optax.GradientTransformation:
-    """AdamW after clipping; `learning_rate` is an array in its state.
+    """The algorithm after clipping; `learning_rate` is an array in its state.
 
     So are the steps of the run where the schedule is cosine: set them with
     `recipe.set_total_steps` before the first step.
@@ -80,10 +88,14 @@ class Preset:
         def rate(count):
           return learning_rate * warmup_cosine(count, total_steps, 0.1)
 
-      return optax.chain(
-        optax.clip_by_global_norm(self.clip_norm),
-        optax.adamw(rate, weight_decay=self.weight_decay),
-      )
+      descent = optax.adamw(rate, weight_decay=self.weight_decay)
+      if self.algorithm == 'sgd':
+        descent = optax.chain(
+          optax.trace(_MOMENTUM),
+          optax.add_decayed_weights(self.weight_decay),
+          optax.scale_by_learning_rate(rate),
+        )
+      return optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
 
     hyper = {'learning_rate': self.learning_rate}
     if self.schedule == 'cosine':

@@ -50,7 +50,7 @@ _BOTH = _FORGET | _RETAIN
 # a keyword and keeps the others.
 _ASCENT = {'max_loss': 3.0}
 _NOISY = {'max_norm': 0.3, 'noise': 0.1, 'retain_weight': 4.0}
-_UNSIR = {'noise_steps': 40, 'repair_scale': 0.25}
+_UNSIR = {'noise_steps': 40, 'noise_decay': 0.1, 'repair_scale': 0.25}
 _NEG_GRAD = {'retain_weight': 0.95}
 _RELABEL = {'retain_weight': 4.0, 'resample': False}
 _SALUN = {**_RELABEL, 'fraction': 0.5}
@@ -214,7 +214,7 @@ METHODS: dict[str, MethodSpec] = {
       6,
       3e-2,
       forget_epochs=1,
-      options={**_UNSIR, 'noise_decay': 0.1, 'repair_scale': 0.098},
+      options={**_UNSIR, 'repair_scale': 0.098},
     ),
     for_classes=True,
     summary='impairs with noise that the model gets most wrong, then repairs',
