@@ -47,7 +47,9 @@ class RangesTest(parameterized.TestCase):
     space, row = search_space.ranges(name), registry.spec(name)
     for preset in presets(name):
       for share in (0.0, 1.0):
-        ends = Draw({n: r.at(share) for n, r in space.items()}, 'adamw')
+        ends = Draw(
+          {n: r.at(share) for n, r in space.items()}, 'adamw', 'cosine'
+        )
         made = ends.applied(preset, preset.epochs)
         row.build(PROBLEM, made.optimizer(), **made.options)
       for scalar, bounds in space.items():

@@ -9,6 +9,8 @@ import optax
 from unlearn_jax.training.recipe import warmup_cosine
 from unlearn_jax.types import InputError
 
+Algorithm = Literal['adamw', 'sgd']
+Schedule = Literal['constant', 'cosine']
 _MOMENTUM = 0.9
 _COUNTS = ('epochs', 'forget_batch', 'retain_batch', 'forget_epochs')
 
@@ -41,8 +43,8 @@ class Preset:
   retain_batch: int = 100
   retain_fraction: float = 1.0
   forget_epochs: int | None = None
-  schedule: Literal['constant', 'cosine'] = 'constant'
-  algorithm: Literal['adamw', 'sgd'] = 'adamw'
+  schedule: Schedule = 'constant'
+  algorithm: Algorithm = 'adamw'
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

@@ -10,7 +10,9 @@ import dataclasses
 
 import scipy.stats
 
+from unlearn_jax.methods.preset import Algorithm
 from unlearn_jax.methods.preset import Preset
+from unlearn_jax.methods.preset import Schedule
 from unlearn_jax.methods.wrappers import WRAPPERS
 
 
@@ -137,10 +139,12 @@ class Draw:
   Attributes:
     values: of each range, by name.
     algorithm: of the optimizer.
+    schedule: of the learning rate.
   """
 
   values: Mapping[str, float]
-  algorithm: str
+  algorithm: Algorithm
+  schedule: Schedule
 
   def applied(self, preset: Preset, epochs: int) -> Preset:
     """Returns the preset with these values and so many epochs."""
@@ -152,11 +156,19 @@ class Draw:
       epochs=epochs,
       learning_rate=rate,
       algorithm=self.algorithm,
+      schedule=self.schedule,
       options=options,
     )
 
 
-def draw(method: str, preset: Preset, count: int, *, seed: int) -> list[Draw]:
+def draw(
+  method: str,
+  preset: Preset,
+  count: int,
+  *,
+  schedule: Schedule | None = None,
+  seed: int,
+) -> list[Draw]:
   """Draws settings: first the preset's own, then points that fill the space.
 
   The points are a scrambled Halton sequence, which leaves fewer gaps than
@@ -167,6 +179,7 @@ def draw(method: str, preset: Preset, count: int, *, seed: int) -> list[Draw]:
     method: with ranges.
     preset: of the method, for the kind of request at hand.
     count: of draws, at least 1.
+    schedule: of all of them; None is the preset's.
     seed: of the points.
 
   Raises:
@@ -181,14 +194,15 @@ def draw(method: str, preset: Preset, count: int, *, seed: int) -> list[Draw]:
     else float(preset.options[name])
     for name in space
   }
-  draws = [Draw(own, preset.algorithm)]
+  schedule = schedule or preset.schedule
+  draws = [Draw(own, preset.algorithm, schedule)]
   # One more dimension chooses the algorithm.
   sampler = scipy.stats.qmc.Halton(len(space) + 1, rng=seed)
   for which, *point in sampler.random(count - 1):
     values = {n: space[n].at(x) for n, x in zip(space, point, strict=True)}
-    algorithm = 'adamw'
+    algorithm: Algorithm = 'adamw'
     if 'learning_rate' in values and which < _SGD_SHARE:
       values['learning_rate'] *= _SGD_RATE
       algorithm = 'sgd'
-    draws.append(Draw(values, algorithm))
+    draws.append(Draw(values, algorithm, schedule))
   return draws

@@ -15,7 +15,6 @@ import optax
 
 from unlearn_jax.populations import program
 from unlearn_jax.training import loop
-from unlearn_jax.training.recipe import set_total_steps
 from unlearn_jax.types import Batch, Params, UnlearningMethod
 
 
@@ -29,7 +28,6 @@ def sweep(
   forget: Any,
   retain: Any,
   examples: Batch,
-  total_steps: jax.Array | float = 1.0,
   *,
   strategy: program.Strategy = 'auto',
 ) -> Params:
@@ -42,14 +40,14 @@ def sweep(
     method: built once, not in a loop.
     params: of the original model; left usable.
     key: of every run.
-    settings: arrays [settings] by the name of a scalar in the method's state.
+    settings: arrays [settings] by the name of a scalar in the method's state,
+      `total_steps` of a schedule among them.
     prepare_sets: one pass over the forget and the retain set, as
       `loop.prepare` takes them; (None, None) for a method without `prepare`.
     forget: `IndexBatches` [visits, steps, batch] into `examples`; None for a
       method that needs none.
     retain: likewise; both None returns the model after `prepare` alone.
     examples: arrays [examples, ...].
-    total_steps: of the whole run, for a schedule.
     strategy: 'map' is one setting after another, 'vmap' all together. 'auto'
       is 'vmap' for a method that edits in `prepare`, which sees the sets once
       for all settings, and else as `program.resolve` says.
@@ -73,7 +71,6 @@ def sweep(
   def one(values, _):
     state = loop.init(method, params, key)
     state = optax.tree_utils.tree_set(state, **values)
-    state = set_total_steps(state, total_steps)
     state = loop.prepare(method, state, *prepare_sets, examples)
     if forget is None and retain is None:
       return jax.tree.map(lambda x: x[None], state.params)

@@ -1,0 +1,136 @@
+"""A search tries what it says that it tries, with the same budget for all."""
+
+import dataclasses
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+import problems as P
+
+from unlearn_jax.methods import registry
+from unlearn_jax.populations import search as search_lib
+from unlearn_jax.populations.search import Search
+from unlearn_jax.populations.search import search
+from unlearn_jax.populations.search import Trial
+from unlearn_jax.training import loop
+from unlearn_jax.training.fit import steps_of
+from unlearn_jax.training.recipe import set_total_steps
+
+ROWS = np.arange(6), np.arange(6, 40)
+EXAMPLES = P.make_examples(40)
+PROBLEM = P.make_problem(blocks=('kernel', 'bias'))
+SEED = 5
+
+
+def score_fn(params):
+  """Tells any two models apart."""
+  flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
+  return {'gap': float(flat @ np.cos(np.arange(len(flat))))}
+
+
+def preset_of(name):
+  preset = registry.spec(name).preset
+  return dataclasses.replace(preset, forget_batch=3, retain_batch=10)
+
+
+def run_search(name, settings=12):
+  return search(
+    name,
+    registry.spec(name),
+    PROBLEM,
+    preset_of(name),
+    P.make_params(),
+    ROWS,
+    EXAMPLES,
+    score_fn,
+    settings=settings,
+    seed=SEED,
+  )
+
+
+def run_alone(name, preset):
+  """The run of one setting, as a job would make it."""
+  row = registry.spec(name)
+  method = row.build(PROBLEM, preset.optimizer(), **preset.options)
+  state = loop.init(method, P.make_params(), jax.random.key(SEED))
+  made = [
+    row.epoch_batches(preset, *ROWS, epoch=epoch, seed=(SEED,))
+    for epoch in range(preset.epochs)
+  ]
+  examples = sum(int(b.mask.sum()) for s in made for b in s if b is not None)
+  state = set_total_steps(state, sum(map(steps_of, made)))
+  if method.prepare is not None:
+    once = row.prepare_batches(preset, *ROWS)
+    examples += sum(int(b.mask.sum()) for b in once if b is not None)
+    state = loop.prepare(method, state, *once, EXAMPLES)
+  for sides in made:
+    state, _ = loop.run(method, state, *sides, EXAMPLES)
+  return score_fn(state.params), examples
+
+
+class SearchTest(parameterized.TestCase):
+  # Rules with steps, one that edits, one whose penalty has a schedule, one
+  # with a schedule in its preset, and one that alternates.
+  @parameterized.parameters('npo', 'ssd', 'l1_sparse', 'eu_k', 'scrub')
+  def test_each_trial_is_the_run_of_its_setting(self, name):
+    found = run_search(name)
+    self.assertLen(found.trials, 12)
+    presets = [repr(trial.preset) for trial in found.trials]
+    self.assertLen(set(presets), 12)
+    self.assertIn(repr(preset_of(name)), presets)
+    for trial in found.trials[::3] + found.trials[-1:]:
+      values, examples = run_alone(name, trial.preset)
+      self.assertAlmostEqual(
+        trial.values['gap'],
+        values['gap'],
+        delta=1e-4 * (1 + abs(values['gap'])),
+      )
+      self.assertEqual(trial.examples, examples)
+
+  def test_tries_lengths_algorithms_and_schedules(self):
+    presets = [trial.preset for trial in run_search('npo', 60).trials]
+    self.assertLen(presets, 60)
+    at = search_lib.visits(preset_of('npo'))
+    self.assertEqual(at, (2, 3, 5, 8))
+    for name, values in (
+      ('epochs', set(at)),
+      ('algorithm', {'adamw', 'sgd'}),
+      ('schedule', {'constant', 'cosine'}),
+    ):
+      self.assertEqual({getattr(p, name) for p in presets}, values)
+    scheduled = [p for p in presets if p.schedule == 'cosine']
+    self.assertLen(scheduled, 16)
+
+  def test_visits(self):
+    for epochs, want in (
+      (0, ()),
+      (1, (1, 2)),
+      (2, (1, 2, 3)),
+      (20, (5, 10, 20, 30)),
+    ):
+      preset = dataclasses.replace(preset_of('npo'), epochs=epochs)
+      self.assertEqual(search_lib.visits(preset), want)
+
+  def test_a_bad_number_of_settings(self):
+    with self.assertRaisesRegex(ValueError, 'settings must be >= 1, got 0.'):
+      run_search('npo', 0)
+
+
+class BestTest(absltest.TestCase):
+  def test_within_the_budget(self):
+    preset = preset_of('npo')
+    gaps = [0.3, float('nan'), 0.1, 0.1, 0.2]
+    trials = [
+      Trial(dataclasses.replace(preset, epochs=i), {'gap': gap}, 100 * i)
+      for i, gap in enumerate(gaps)
+    ]
+    found = Search(trials, 0.0, 0.0, 0.0)
+    self.assertIs(found.best('gap'), trials[2])
+    self.assertIs(found.best('gap', max_examples=100), trials[0])
+    with self.assertRaisesRegex(ValueError, '^no trial has gap within -1 ex'):
+      found.best('gap', max_examples=-1)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,293 @@
+"""Searches the settings of a method: every method with the same budget.
+
+A search tries so many settings: points of the method's ranges, at several
+numbers of epochs. Under a constant learning rate one run visits them all on its
+way; under a schedule, which depends on the length of the run, each draw has a
+length of its own. All draws of one optimizer and schedule run as one program.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from unlearn_jax.datasets import batches
+from unlearn_jax.datasets.batches import IndexBatches
+from unlearn_jax.methods import search_space
+from unlearn_jax.methods.preset import Preset
+from unlearn_jax.methods.search_space import Draw
+from unlearn_jax.methods.spec import MethodSpec
+from unlearn_jax.methods.spec import Problem
+from unlearn_jax.populations import program
+from unlearn_jax.populations.sweep import sweep
+from unlearn_jax.training import loop
+from unlearn_jax.training.fit import steps_of
+from unlearn_jax.types import Batch, Params
+
+ScoreFn = Callable[[Params], Mapping[str, float]]
+_LENGTHS = (0.25, 0.5, 1.0, 1.5)  # Of a run, in those of the preset.
+_SCHEDULED = 0.25  # Share of the settings that have a schedule, about.
+_TOTAL = 'total_steps'
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """A setting and what came of it.
+
+  Attributes:
+    preset: the setting.
+    values: what `score_fn` says of the model.
+    examples: how many the run looked at, repeats counted.
+  """
+
+  preset: Preset
+  values: Mapping[str, float]
+  examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """What a search found.
+
+  Attributes:
+    trials: in the order of the draws; the first draw is the preset.
+    compile_s: seconds of compiling.
+    run_s: seconds of the runs.
+    score_s: seconds of scoring.
+  """
+
+  trials: Sequence[Trial]
+  compile_s: float
+  run_s: float
+  score_s: float
+
+  def best(self, by: str, *, max_examples: float = float('inf')) -> Trial:
+    """Returns the trial with the least value, the earliest of equal ones.
+
+    Args:
+      by: name of the value; nan is worse than any.
+      max_examples: that its run may look at.
+
+    Raises:
+      ValueError: if there is no such trial.
+    """
+    allowed = [t for t in self.trials if t.examples <= max_examples]
+    allowed = [t for t in allowed if not np.isnan(t.values[by])]
+    if not allowed:
+      raise ValueError(f'no trial has {by} within {max_examples:g} examples.')
+    return min(allowed, key=lambda trial: trial.values[by])
+
+
+def visits(preset: Preset) -> tuple[int, ...]:
+  """Returns after how many epochs a search looks at a run; () for an edit."""
+  epochs = {int(np.ceil(length * preset.epochs)) for length in _LENGTHS}
+  return tuple(sorted(epochs - {0}))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+  """Draws of one optimizer and schedule.
+
+  Attributes:
+    draws: all of them.
+    ends: of each draw, the one visit that counts; None where every visit does.
+  """
+
+  draws: Sequence[Draw]
+  ends: Sequence[int] | None
+
+
+def search(
+  name: str,
+  spec: MethodSpec,
+  problem: Problem,
+  preset: Preset,
+  params: Params,
+  rows: tuple[np.ndarray, np.ndarray],
+  examples: Batch,
+  score_fn: ScoreFn,
+  *,
+  settings: int = 32,
+  seed: int = 0,
+  strategy: program.Strategy = 'auto',
+) -> Search:
+  """Tries settings of a method on one model and one forget set.
+
+  What `MethodSpec.rewinds` says is left out: each visit is scored as it is.
+
+  Args:
+    name: of the method, in `search_space`.
+    spec: its row.
+    problem: what it may know of the model.
+    preset: the first setting, and all that is not searched.
+    params: of the original model.
+    rows: of the forget and of the retain set in `examples`, [n] each.
+    examples: arrays [examples, ...].
+    score_fn: maps parameters to named values, such as a gap to retraining.
+    settings: how many to try, at least 1.
+    seed: of the draws, the order of the batches and all that is random in the
+      method.
+    strategy: see `sweep`.
+
+  Raises:
+    ValueError: if `settings` is less than 1.
+  """
+  if settings < 1:
+    raise ValueError(f'settings must be >= 1, got {settings}.')
+  runs = _Runs(
+    spec, problem, preset, params, rows, examples, score_fn, seed, strategy
+  )
+  trials: list[Trial] = []
+  for group in _groups(name, preset, settings, seed, runs.has_schedule()):
+    trials += runs.trials_of(group)
+  return Search(trials[:settings], runs.compile_s, runs.run_s, runs.score_s)
+
+
+def _groups(
+  name: str, preset: Preset, settings: int, seed: int, has_schedule: bool
+) -> Iterator[_Group]:
+  """Yields draws that run as one program.
+
+  Args:
+    name: of the method.
+    preset: its first draw.
+    settings: of all groups; of fewer than visits, there are some more.
+    seed: of the draws.
+    has_schedule: whether the method knows the length of its run, even where its
+      learning rate is constant.
+  """
+  at = visits(preset)
+  if not at or has_schedule:
+    draws = search_space.draw(name, preset, settings, seed=seed)
+    yield from _by_algorithm(draws, _ends(preset, len(draws), seed))
+    return
+  count = max(1, int((1 - _SCHEDULED) * settings) // len(at))
+  scheduled = max(0, settings - count * len(at))
+  draws = search_space.draw(name, preset, count, seed=seed)
+  yield from _by_algorithm(draws, None)
+  if scheduled:
+    _, *draws = search_space.draw(
+      name, preset, scheduled + 1, schedule='cosine', seed=seed + 1
+    )
+    yield from _by_algorithm(draws, _ends(preset, scheduled + 1, seed)[1:])
+
+
+def _ends(preset, count, seed):
+  """Returns the visit at which each draw ends: the preset's own, then all."""
+  at = visits(preset)
+  if not at:
+    return [0] * count
+  # In an order of their own, since the draws have a pattern too.
+  others = np.arange(count - 1) % len(at)
+  rng = np.random.default_rng(seed)
+  return [at.index(preset.epochs), *rng.permutation(others).tolist()]
+
+
+def _by_algorithm(draws, ends):
+  for algorithm in dict.fromkeys(draw.algorithm for draw in draws):
+    mine = [i for i, draw in enumerate(draws) if draw.algorithm == algorithm]
+    yield _Group([draws[i] for i in mine], ends and [ends[i] for i in mine])
+
+
+@dataclasses.dataclass
+class _Runs:
+  """Runs groups of draws, and adds up what that costs."""
+
+  spec: MethodSpec
+  problem: Problem
+  preset: Preset
+  params: Params
+  rows: tuple[np.ndarray, np.ndarray]
+  examples: Batch
+  score_fn: ScoreFn
+  seed: int
+  strategy: program.Strategy
+  compile_s: float = 0.0
+  run_s: float = 0.0
+  score_s: float = 0.0
+
+  def has_schedule(self) -> bool:
+    """Says whether the state of the method knows the length of a run."""
+    method = self._build(self.preset)
+    state = jax.eval_shape(
+      lambda: loop.init(method, self.params, jax.random.key(0))
+    )
+    return bool(optax.tree_utils.tree_get_all_with_path(state, _TOTAL))
+
+  def trials_of(self, group: _Group) -> list[Trial]:
+    """Runs and scores a group."""
+    first = group.draws[0]
+    preset = first.applied(self.preset, self.preset.epochs)
+    method, at = self._build(preset), visits(self.preset)
+    sides, steps, seen = _lay_out(self.spec, preset, self.rows, at, self.seed)
+    once: tuple[Any, Any] = (None, None)
+    if method.prepare is not None:
+      once = self.spec.prepare_batches(preset, *self.rows)
+      seen = seen + sum(int(b.mask.sum()) for b in once if b is not None)
+    values = {n: [d.values[n] for d in group.draws] for n in first.values}
+    if at and group.ends is not None:
+      values[_TOTAL] = [steps[end] for end in group.ends]
+    settings = {n: np.asarray(v, np.float32) for n, v in values.items()}
+    models = self._sweep(method, settings, once, *sides)
+    start = time.perf_counter()
+    trials = []
+    for i, draw in enumerate(group.draws):
+      every = range(max(len(at), 1))
+      for end in every if group.ends is None else [group.ends[i]]:
+        model = jax.tree.map(lambda x, i=i, end=end: x[i, end], models)
+        made = draw.applied(self.preset, at[end] if at else 0)
+        trials.append(Trial(made, dict(self.score_fn(model)), int(seen[end])))
+    self.score_s += time.perf_counter() - start
+    return trials
+
+  def _build(self, preset):
+    return self.spec.build(self.problem, preset.optimizer(), **preset.options)
+
+  def _sweep(self, method, settings, once, forget, retain):
+    """Calls `sweep`, compile time apart."""
+    key = jax.random.key(self.seed)
+    args = self.params, key, settings, once, forget, retain, self.examples
+    start = time.perf_counter()
+    compiled = sweep.lower(method, *args, strategy=self.strategy).compile()
+    self.compile_s += time.perf_counter() - start
+    start = time.perf_counter()
+    models = jax.block_until_ready(compiled(*args))
+    self.run_s += time.perf_counter() - start
+    return models
+
+
+def _lay_out(spec, preset, rows, at, seed):
+  """Lays out all visits.
+
+  Returns:
+    forget and retain batches [visits, steps, batch], None where not needed;
+    the steps [visits] and the examples [visits] until each.
+  """
+  if not at:
+    return (None, None), np.zeros(1, int), np.zeros(1, int)
+  epochs = [
+    spec.epoch_batches(preset, *rows, epoch=epoch, seed=(seed,))
+    for epoch in range(at[-1])
+  ]
+  steps = np.cumsum([steps_of(sides) for sides in epochs])[np.array(at) - 1]
+  seen = np.cumsum(
+    [sum(int(b.mask.sum()) for b in s if b is not None) for s in epochs]
+  )[np.array(at) - 1]
+  longest = int(np.diff(steps, prepend=0).max())
+
+  def side(k, batch_size):
+    if epochs[0][k] is None:
+      return None
+    parts = []
+    for low, high in itertools.pairwise((0, *at)):
+      joined = batches.concatenate([e[k] for e in epochs[low:high]], batch_size)
+      parts.append(batches.pad_steps(joined, longest))
+    return IndexBatches(*map(np.stack, zip(*parts, strict=True)))
+
+  sides = side(0, preset.forget_batch), side(1, preset.retain_batch)
+  return sides, steps, seen
