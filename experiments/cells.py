@@ -1,7 +1,10 @@
-"""What one seed trains on, forgets and is tested on."""
+"""What one seed trains on, forgets and is tested on, and names of runs."""
 
 import dataclasses
+import pathlib
+import zlib
 
+import jax
 import numpy as np
 
 from experiments.task import Task
@@ -35,6 +38,38 @@ class Cell:
   def training(self) -> np.ndarray:
     """Rows of the training set of the original model."""
     return np.union1d(self.rows['forget'], self.rows['retain'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Names one run and its folder."""
+
+  method: str
+  seed: int
+  replicate: int = 0
+
+  @property
+  def title(self) -> str:
+    """Returns for instance `seed 0 retrain_1`."""
+    return f'seed {self.seed} {self.name}'
+
+  @property
+  def name(self) -> str:
+    """Returns for instance `retrain_1`."""
+    return f'{self.method}_{self.replicate}' if self.replicate else self.method
+
+  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+    """Returns for instance `workdir/seed_0/retrain_1`."""
+    return workdir / f'seed_{self.seed}' / self.name
+
+  def entropy(self) -> tuple[int, int]:
+    """Returns the seed of all that is random in this run."""
+    return self.seed, zlib.crc32(self.name.encode())
+
+  def key(self) -> jax.Array:
+    """Returns the PRNG key of this run."""
+    seed, name_hash = self.entropy()
+    return jax.random.fold_in(jax.random.key(seed), name_hash)
 
 
 def make_cell(

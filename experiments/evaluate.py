@@ -24,7 +24,7 @@ from experiments import settings
 from experiments import stored
 from experiments.cells import Cell
 from experiments.cells import make_cell
-from experiments.runs import Run
+from experiments.cells import Run
 from unlearn_jax.datasets import forget
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN

@@ -74,6 +74,8 @@ def open_job(
   more_settings: Mapping[str, Any],
   others: Mapping[str, Any],
   presets: Mapping[str, Preset],
+  *,
+  is_shared: bool = False,
 ) -> Job:
   """Opens the workdir, then prepares the corpus and the network.
 
@@ -82,6 +84,7 @@ def open_job(
     more_settings: other flags that decide the results.
     others: flags that may change from job to job in one workdir.
     presets: of the methods to be run.
+    is_shared: whether other jobs that share it may use the workdir too.
 
   Raises:
     InputError: if the workdir, the corpus or a flag does not fit.
@@ -99,7 +102,9 @@ def open_job(
   free['data'] = data_flags.DATA.value
   free['data_workers'] = data_flags.DATA_WORKERS.value
   free['cache_dir'] = settings.CACHE_DIR.value
-  folder = workdirs.open_workdir(settings.WORKDIR.value, decides, free)
+  folder = workdirs.open_workdir(
+    settings.WORKDIR.value, decides, free, is_shared=is_shared
+  )
   cache_dir = pathlib.Path(settings.CACHE_DIR.value).expanduser()
   cli.use_compilation_cache(cache_dir)
   task = Task(

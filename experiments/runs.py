@@ -6,17 +6,17 @@ checkpoint; so the same command always ends in the same results.
 """
 
 from collections.abc import Mapping
-import dataclasses
+import copy
 import functools
 import pathlib
 import shutil
 from typing import Any
-import zlib
 
 import jax
 import numpy as np
 
 from experiments.cells import Cell
+from experiments.cells import Run
 from experiments.cli import ShowProgress
 from experiments.task import Task
 from unlearn_jax.datasets import batches
@@ -36,33 +36,6 @@ from unlearn_jax.training.recipe import set_total_steps
 from unlearn_jax.types import InputError, Params, UnlearningMethod
 
 _OBSERVED_VALIDATION = 1_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """Names one run and its folder."""
-
-  method: str
-  seed: int
-  replicate: int = 0
-
-  @property
-  def name(self) -> str:
-    """Returns for instance `retrain_1`."""
-    return f'{self.method}_{self.replicate}' if self.replicate else self.method
-
-  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns for instance `workdir/seed_0/retrain_1`."""
-    return workdir / f'seed_{self.seed}' / self.name
-
-  def entropy(self) -> tuple[int, int]:
-    """Returns the seed of all that is random in this run."""
-    return self.seed, zlib.crc32(self.name.encode())
-
-  def key(self) -> jax.Array:
-    """Returns the PRNG key of this run."""
-    seed, name_hash = self.entropy()
-    return jax.random.fold_in(jax.random.key(seed), name_hash)
 
 
 class Runner:
@@ -93,6 +66,18 @@ class Runner:
     self._checkpoint_every_s = checkpoint_every_s
     self._programs: dict[Any, fit_lib.Program] = {}
 
+  def at(self, workdir: pathlib.Path) -> 'Runner':
+    """Returns the same for another folder; they share compiled programs."""
+    other = copy.copy(self)
+    other.workdir = workdir
+    return other
+
+  def with_presets(self, presets: Mapping[str, Preset]) -> 'Runner':
+    """Returns the same with other presets; they share compiled programs."""
+    other = copy.copy(self)
+    other.presets = presets
+    return other
+
   def outcome(self, cell: Cell, run: Run, original: Params | None) -> Outcome:
     """Returns the outcome of a run, which is made unless it is there.
 
@@ -114,9 +99,7 @@ class Runner:
         return self._train(cell, run, cell.rows['retain'])
       return self._unlearn(cell, run, original)
     except fit_lib.NonFiniteLossError as error:
-      raise fit_lib.NonFiniteLossError(
-        f'seed {run.seed} {run.name}: {error}'
-      ) from error
+      raise fit_lib.NonFiniteLossError(f'{run.title}: {error}') from error
 
   def params(self, run: Run) -> Params:
     """Returns the model that a finished run left."""
@@ -205,7 +188,7 @@ class Runner:
       epoch_batches,
       self.task.data.training(run.entropy()),
       observe=functools.partial(self._observe, cell),
-      on_epoch=self.show_progress(f'seed {run.seed} {run.name}', epochs),
+      on_epoch=self.show_progress(run.title, epochs),
       checkpoints=run.folder(self.workdir) / 'running',
       checkpoint_every_s=self._checkpoint_every_s,
       **options,

@@ -7,7 +7,7 @@ that unlearns takes that folder.
 from experiments import jobs
 from experiments import settings
 from experiments.cells import make_cell
-from experiments.runs import Run
+from experiments.cells import Run
 from unlearn_jax.evaluation.outcome import ORIGINAL
 
 

@@ -7,6 +7,7 @@ method and exact retraining, and writes <workdir>/records.jsonl and
 
 from absl import flags
 
+from experiments import comparison_flags
 from experiments import inner
 from experiments import jobs
 from experiments import method_flags
@@ -15,30 +16,22 @@ from experiments import settings
 from experiments import stored
 from experiments.cells import Cell
 from experiments.cells import make_cell
-from experiments.runs import Run
+from experiments.cells import Run
 from unlearn_jax.datasets import forget
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import choice
-from unlearn_jax.methods import registry
-from unlearn_jax.methods import wrappers
 from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import Params
 
+flags.adopt_module_key_flags(comparison_flags)
 FORGET = flags.DEFINE_string(
   'forget',
   'sample:5%',
   'What to forget of the training utterances: sample:5%, sample:200, '
   'keyword:NAME, speaker:NAME or ids:FILE (one utterance id a line); several '
   'are joined by +.',
-)
-METHODS = flags.DEFINE_string(
-  'methods',
-  'all',
-  f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run. '
-  'wrapper:method runs a method inside a wrapper: '
-  f'{", ".join(wrappers.WRAPPERS)}.',
 )
 ALLOW_SAMPLES = flags.DEFINE_bool(
   'allow_samples',
@@ -50,13 +43,6 @@ CHECKPOINT = flags.DEFINE_string(
   None,
   'Folder of a model that kws_train or sid_train wrote, to unlearn from it '
   'instead of training. It fixes the training settings and the split.',
-)
-RETRAIN_REPLICATES = flags.DEFINE_integer(
-  'retrain_replicates',
-  2,
-  'Retrained models a seed; their differences are the noise floor.',
-  lower_bound=1,
-  upper_bound=64,
 )
 
 
@@ -72,7 +58,7 @@ def main(task: str) -> None:
   described = model.description if model else None
   training = settings.training_settings(task, described)
   methods = choice.parse(
-    METHODS.value,
+    comparison_flags.METHODS.value,
     with_class_rules=removes_classes or ALLOW_SAMPLES.value,
     unfit=training.unfit(),
   )
@@ -83,9 +69,9 @@ def main(task: str) -> None:
     'checkpoint': CHECKPOINT.value,
     'forget': str(request),
     'preset': method_flags.PRESET.value,
-    'retrain_replicates': RETRAIN_REPLICATES.value,
+    'retrain_replicates': comparison_flags.RETRAIN_REPLICATES.value,
   }
-  others = {'methods': METHODS.value}
+  others = {'methods': comparison_flags.METHODS.value}
   job = jobs.open_job(training, more_settings, others, presets)
   given = model.load(job.task, job.runner.like()) if model else None
   cells = [
@@ -147,7 +133,9 @@ def _run_cell(
     outcomes = [runner.evaluate(cell, original, given, {}, {})]
     params = given
   for method in methods:
-    replicates = RETRAIN_REPLICATES.value if method == RETRAIN else 1
+    replicates = (
+      comparison_flags.RETRAIN_REPLICATES.value if method == RETRAIN else 1
+    )
     for replicate in range(replicates):
       run = Run(method, seed, replicate)
       try:

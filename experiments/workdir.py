@@ -8,13 +8,17 @@ from typing import Any
 from unlearn_jax.reporting.records import write_text
 from unlearn_jax.types import InputError
 
-_FLAGS, _LOCK = 'flags.txt', '.lock'
+_FLAGS, _LOCK, _GUARD = 'flags.txt', '.lock', '.flags.lock'
 # Kept open, so that they hold until the process ends.
 _locks: dict[pathlib.Path, Any] = {}
 
 
 def open_workdir(
-  path: str, settings: Mapping[str, Any], others: Mapping[str, Any]
+  path: str,
+  settings: Mapping[str, Any],
+  others: Mapping[str, Any],
+  *,
+  is_shared: bool = False,
 ) -> pathlib.Path:
   """Makes the folder, or finds one that the same settings made.
 
@@ -26,6 +30,7 @@ def open_workdir(
     settings: what decides the results; where there are runs, they must be
       those that made them. A list stands for a flag given several times.
     others: flags that may change from job to job.
+    is_shared: whether other jobs that share it may use it at the same time.
 
   Raises:
     InputError: if the folder cannot be written, another job uses it, or other
@@ -36,13 +41,16 @@ def open_workdir(
   try:
     folder.mkdir(parents=True, exist_ok=True)
     _check_ours(folder)
-    _lock(folder)
+    _lock(folder, is_shared)
     lines = _lines(settings)
     made = [*folder.glob('seed_*'), *folder.glob('members')]
-    if made:  # Else the settings may still change.
-      _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
-    text = '\n'.join([*lines, *_lines(others)])
-    write_text(flag_file, f'{text}\n')
+    made += folder.glob('*/seed_*')  # Of a study.
+    with open(folder / _GUARD, 'w') as guard:  # Of jobs that share it.
+      fcntl.flock(guard, fcntl.LOCK_EX)
+      if made:  # Else the settings may still change.
+        _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
+      text = '\n'.join([*lines, *_lines(others)])
+      write_text(flag_file, f'{text}\n')
   except OSError as error:
     raise InputError(
       f'--workdir={path}: must be a folder that can be written '
@@ -62,19 +70,20 @@ def _lines(flags: Mapping[str, Any]) -> list[str]:
 
 def _check_ours(folder):
   names = {path.name for path in folder.iterdir()}
-  if names - {_LOCK, f'{_FLAGS}.partial'} and _FLAGS not in names:
+  if names - {_LOCK, _GUARD, f'{_FLAGS}.partial'} and _FLAGS not in names:
     raise InputError(
       f'--workdir={folder}: holds other files and no {_FLAGS}; must be new, '
       'empty or of an earlier job.'
     )
 
 
-def _lock(folder):
+def _lock(folder, is_shared):
   if folder.resolve() in _locks:
     return
   file = open(folder / _LOCK, 'w')
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+    fcntl.flock(file, kind | fcntl.LOCK_NB)
     _locks[folder.resolve()] = file
   except BlockingIOError:
     file.close()

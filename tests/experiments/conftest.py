@@ -14,6 +14,7 @@ import grain  # Likewise. # noqa: F401
 import problems
 import pytest
 
+from experiments import benchmark
 from experiments import fooled
 from experiments import kws_shadow
 from experiments import kws_train
@@ -25,6 +26,7 @@ from experiments import summary
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {
+  'benchmark': benchmark.main,
   'fooled': fooled.main,
   'kws_shadow': kws_shadow.main,
   'kws_train': kws_train.main,

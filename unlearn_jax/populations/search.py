@@ -89,6 +89,21 @@ def visits(preset: Preset) -> tuple[int, ...]:
   return tuple(sorted(epochs - {0}))
 
 
+def draws(preset: Preset, settings: int) -> int:
+  """Returns how many runs try so many settings of a rule without a schedule."""
+  constant, scheduled = _split(preset, settings)
+  return constant + scheduled
+
+
+def _split(preset, settings):
+  """Returns the draws at a constant rate, and those with a schedule."""
+  at = visits(preset)
+  if not at or preset.schedule == 'cosine':
+    return 0, settings
+  constant = max(1, int((1 - _SCHEDULED) * settings) // len(at))
+  return constant, max(0, settings - constant * len(at))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Group:
   """Draws of one optimizer and schedule.
@@ -161,20 +176,18 @@ def _groups(
     has_schedule: whether the method knows the length of its run, even where its
       learning rate is constant.
   """
-  at = visits(preset)
-  if not at or has_schedule:
-    draws = search_space.draw(name, preset, settings, seed=seed)
-    yield from _by_algorithm(draws, _ends(preset, len(draws), seed))
+  constant, scheduled = _split(preset, settings)
+  if has_schedule or not constant:
+    found = search_space.draw(name, preset, settings, seed=seed)
+    yield from _by_algorithm(found, _ends(preset, len(found), seed))
     return
-  count = max(1, int((1 - _SCHEDULED) * settings) // len(at))
-  scheduled = max(0, settings - count * len(at))
-  draws = search_space.draw(name, preset, count, seed=seed)
-  yield from _by_algorithm(draws, None)
+  found = search_space.draw(name, preset, constant, seed=seed)
+  yield from _by_algorithm(found, None)
   if scheduled:
-    _, *draws = search_space.draw(
+    _, *found = search_space.draw(
       name, preset, scheduled + 1, schedule='cosine', seed=seed + 1
     )
-    yield from _by_algorithm(draws, _ends(preset, scheduled + 1, seed)[1:])
+    yield from _by_algorithm(found, _ends(preset, scheduled + 1, seed)[1:])
 
 
 def _ends(preset, count, seed):

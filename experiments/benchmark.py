@@ -1,0 +1,218 @@
+r"""Runs a study: requests, methods and seeds, with settings found fairly.
+
+  python -m experiments.benchmark --data_dir=DIR \
+    --flagfile=experiments/flagfiles/study_arabic_kws.cfg
+
+trains the original models, retrains them without what each request forgets,
+searches the settings of every method on data and a seed that no result uses,
+runs every method, and writes <workdir>/<version>/records.jsonl (results) and
+searches.jsonl. It says first what is left to do and how long it may take. The
+same command goes on after any interruption, and so do others beside it, on
+other machines that share the folder: each takes what none has taken. More
+methods, requests or seeds run only what is new.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import importlib.metadata
+import json
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from experiments import comparison_flags
+from experiments import jobs
+from experiments import method_flags
+from experiments import settings
+from experiments import study_plan
+from experiments import work
+from experiments.settings import Training
+from experiments.study import Block
+from experiments.study import Study
+from unlearn_jax.datasets import forget
+from unlearn_jax.datasets.forget import ForgetRequest
+from unlearn_jax.evaluation.cards import make_cards
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.methods import choice
+from unlearn_jax.reporting import records
+from unlearn_jax.reporting import tables
+from unlearn_jax.types import InputError
+
+flags.adopt_module_key_flags(comparison_flags)
+REQUESTS = flags.DEFINE_multi_string(
+  'request',
+  [],
+  'What to forget, as --forget of other jobs; must be given, once for each.',
+)
+SEARCH_ON = flags.DEFINE_multi_string(
+  'search_on',
+  [],
+  'Request on which settings are searched for all requests of its kind '
+  '(sample, keyword, speaker); kinds without one run with the presets.',
+)
+SETTINGS = flags.DEFINE_integer(
+  'settings',
+  32,
+  'Settings of each method that a search tries.',
+  lower_bound=1,
+  upper_bound=10_000,
+)
+PLAN = flags.DEFINE_bool('plan', False, 'Say what there is to do, and stop.')
+
+
+def main() -> None:
+  """Runs the study."""
+  training = settings.training_settings(None)
+  blocks = _blocks(training)
+  decides = {
+    'preset': method_flags.PRESET.value,
+    'settings': SETTINGS.value,
+    'search_on': SEARCH_ON.value,
+    'retrain_replicates': comparison_flags.RETRAIN_REPLICATES.value,
+  }
+  others = {
+    'request': REQUESTS.value,
+    'methods': comparison_flags.METHODS.value,
+  }
+  job = jobs.open_job(training, decides, others, {}, is_shared=True)
+  job = _in_version(job)
+  study = Study(
+    job.runner,
+    blocks,
+    settings.SEEDS.value,
+    retrain_replicates=comparison_flags.RETRAIN_REPLICATES.value,
+    settings=SETTINGS.value,
+  )
+  for request in {b.request: b for b in blocks} | {
+    b.tuned_on: b for b in blocks if b.tuned_on
+  }:
+    study.cell(request, 0)  # What does not fit the corpus is said at once.
+  _print_plan(job, study)
+  if PLAN.value:
+    return
+  work.do(study.parts(), lambda part, left: print(f'{left} left: {part.name}'))
+  with work.claim(job.workdir / 'records.jsonl') as mine:
+    if mine:
+      _write(job, study)
+    else:
+      print('All is done; another process writes the records.')
+
+
+def _blocks(training: Training) -> list[Block]:
+  """Returns the requests of the flags, each with its methods and presets.
+
+  Raises:
+    InputError: if there is none, or one is malformed.
+  """
+  if not REQUESTS.value:
+    raise InputError('--request: must be given, what to forget.')
+  tuned_on: dict[str, ForgetRequest] = {}
+  for request in map(forget.parse, SEARCH_ON.value):
+    if request.kind in tuned_on:
+      raise InputError(
+        f'--search_on={request}: there is another of kind {request.kind}; must '
+        'be one of each.'
+      )
+    tuned_on[request.kind] = request
+  requests = {str(r): r for r in map(forget.parse, REQUESTS.value)}
+  return [
+    _block(training, request, tuned_on.get(request.kind))
+    for request in requests.values()
+  ]
+
+
+def _block(training, request, tuned_on):
+  if tuned_on is not None and (
+    bool(forget.forgotten_classes(request, training.task))
+    != bool(forget.forgotten_classes(tuned_on, training.task))
+  ):
+    tuned_on = None
+  removes_classes = bool(forget.forgotten_classes(request, training.task))
+  methods = choice.parse(
+    comparison_flags.METHODS.value,
+    with_class_rules=removes_classes,
+    unfit=training.unfit(),
+  )
+  presets = choice.presets(
+    methods, method_flags.PRESET.value, removes_classes=removes_classes
+  )
+  return Block(request, methods, presets, tuned_on)
+
+
+def _in_version(job: jobs.Job) -> jobs.Job:
+  """Returns the job in a folder of its version of corpus and package."""
+  version = importlib.metadata.version('unlearn_jax')
+  name = f'version_{version}_{job.task.corpus.fingerprint[:8]}'
+  folder = job.workdir / name
+  folder.mkdir(exist_ok=True)
+  others = [p.name for p in job.workdir.glob('version_*') if p.name != name]
+  if others:
+    print(
+      f'{job.workdir} holds records of another version of the package or the '
+      f'corpus, which are kept: {", ".join(sorted(others))}. These go to '
+      f'{name}.'
+    )
+  runner = job.runner.at(folder)
+  return dataclasses.replace(job, workdir=folder, runner=runner)
+
+
+def _print_plan(job: jobs.Job, study: Study) -> None:
+  rate = study_plan.seconds_per_example(
+    job.runner, study.cell(None, 0).training
+  )
+  table, seconds = study_plan.plan(study, rate, job.task.recipe.epochs)
+  print(table.to_text())
+  print(
+    f'About {seconds / 3600:.1f} hours are left for one process here '
+    f'({1 / rate:.0f} examples/s in training), scores and compiling apart.',
+    flush=True,
+  )
+
+
+def _write(job: jobs.Job, study: Study) -> None:
+  """Writes all records, and prints a table for each request."""
+  cards: list[MetricCard] = []
+  searches: list[Mapping[str, Any]] = []
+  failures: list[str] = []
+  for block in study.blocks:
+    own = _cards(job, study, block)
+    print(f'\n{block.request}\n{tables.comparison(own).to_text()}', flush=True)
+    cards += own
+    failures += study.failures(block)
+  paths = {
+    path: None
+    for block in study.blocks
+    for method in block.methods
+    if (path := study.search(block, method)) is not None
+  }
+  searches = [json.loads(path.read_text('utf-8')) for path in paths]
+  records.write(job.workdir / 'records.jsonl', cards)
+  text = ''.join(f'{json.dumps(record)}\n' for record in searches)
+  records.write_text(job.workdir / 'searches.jsonl', text)
+  print(f'Records: {job.workdir / "records.jsonl"}')
+  for failure in failures:
+    print(f'failed: {failure}')
+
+
+def _cards(job: jobs.Job, study: Study, block: Block) -> list[MetricCard]:
+  subsets = {s: study.cell(block.request, s).subsets for s in study.seeds}
+  provenance = {}
+  outcomes = study.outcomes(block)
+  for method in dict.fromkeys(outcome.method for outcome in outcomes):
+    preset = study.preset(block, method)
+    own = dataclasses.replace(
+      job, runner=job.runner.with_presets({method: preset} if preset else {})
+    ).provenance(method)
+    searched = study.search(block, method)
+    provenance[method] = {
+      **own,
+      'forget': str(block.request),
+      'preset': dataclasses.asdict(preset) if preset else None,
+      'searched_on': str(block.tuned_on) if searched else None,
+    }
+  return make_cards(outcomes, subsets, provenance)
+
+
+if __name__ == '__main__':
+  cli.run(main)

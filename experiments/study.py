@@ -1,0 +1,299 @@
+"""A study: requests, methods and seeds, as pieces of work that leave files.
+
+    <folder>/seed_0/original/            models before unlearning
+    <folder>/tuning/speaker/npo.json     a search of settings
+    <folder>/speaker_00000007/seed_0/npo/  a run
+
+All seeds share one split, so that the test set stays unseen by every search.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from typing import Any
+
+from experiments import inner
+from experiments import tuning
+from experiments.cells import Cell
+from experiments.cells import make_cell
+from experiments.cells import Run
+from experiments.runs import Runner
+from experiments.work import Piece
+from unlearn_jax.datasets.forget import ForgetRequest
+from unlearn_jax.evaluation import outcome as outcomes
+from unlearn_jax.evaluation.outcome import ORIGINAL
+from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.methods.preset import Preset
+from unlearn_jax.reporting.records import write_text
+from unlearn_jax.training.fit import NonFiniteLossError
+from unlearn_jax.types import Params
+
+_SPLIT_SEED = 0
+_FAILED = 'failed.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """The cells of one request.
+
+  Attributes:
+    request: what to forget.
+    methods: to run, retrain first.
+    presets: of the methods, before any search.
+    tuned_on: the request of the searches; None where there are none.
+  """
+
+  request: ForgetRequest
+  methods: tuple[str, ...]
+  presets: Mapping[str, Preset]
+  tuned_on: ForgetRequest | None
+
+  @property
+  def name(self) -> str:
+    """Returns the name of its folder."""
+    return folder_name(self.request)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part(Piece):
+  """A piece of a study.
+
+  Attributes:
+    stage: one of `STAGES`, which are done in their order.
+    method: that is searched or run.
+    request: for which; None for models before unlearning.
+    block: whose methods it is of; None for models that train from scratch.
+  """
+
+  stage: str
+  method: str
+  request: ForgetRequest | None
+  block: Block | None = None
+
+
+STAGES = (ORIGINAL, RETRAIN, 'search', 'run')
+
+
+def folder_name(request: ForgetRequest) -> str:
+  """Returns what a file system takes: 'sample_5pc' for 'sample:5%'."""
+  return re.sub(r'[^\w.-]', '_', str(request).replace('%', 'pc'))
+
+
+class Study:
+  """Makes what a study consists of, and reads it back."""
+
+  def __init__(
+    self,
+    runner: Runner,
+    blocks: Sequence[Block],
+    seeds: int,
+    *,
+    retrain_replicates: int,
+    settings: int,
+  ):
+    """Makes nothing yet.
+
+    Args:
+      runner: in the folder of the study.
+      blocks: requests, each with its methods.
+      seeds: of each cell, 0, 1, ...
+      retrain_replicates: retrained models a seed.
+      settings: that a search tries.
+    """
+    self.blocks = tuple(blocks)
+    self.seeds = range(seeds)
+    self._runner = runner
+    self._folder = runner.workdir
+    self._replicates = retrain_replicates
+    self.settings = settings
+
+  def parts(self) -> list[Part]:
+    """Returns all parts, in the order of their stages."""
+    found: dict[pathlib.Path, Part] = {}
+    for block in self.blocks:
+      for part in (*self._searches(block), *self._runs(block)):
+        found.setdefault(part.made, part)
+    return sorted(found.values(), key=lambda part: STAGES.index(part.stage))
+
+  def runs(self, block: Block) -> list[Run]:
+    """Returns the runs of a block, without the original models."""
+    return [
+      Run(method, seed, replicate)
+      for method in block.methods
+      for seed in self.seeds
+      for replicate in range(self._replicates if method == RETRAIN else 1)
+    ]
+
+  def cell(self, request: ForgetRequest | None, seed: int) -> Cell:
+    """Returns what one seed forgets, and what it is tested on."""
+    return _cell(self._runner.task, request, seed)
+
+  def outcomes(self, block: Block) -> list[Outcome]:
+    """Returns what there is of a block, with what takes the models."""
+    found = []
+    for seed in self.seeds:
+      found += self._outcomes_of(block, seed)
+    return found
+
+  def failures(self, block: Block) -> list[str]:
+    """Returns what each failed run of a block says."""
+    files = (self._folder / block.name).glob(f'*/*/{_FAILED}')
+    return [path.read_text('utf-8').strip() for path in sorted(files)]
+
+  def search(self, block: Block, method: str) -> pathlib.Path | None:
+    """Returns the record of the search for a method; None has no search."""
+    preset = block.presets.get(method)
+    if block.tuned_on is None or preset is None:
+      return None
+    return self._search_path(block.tuned_on, method)
+
+  def preset(self, block: Block, method: str) -> Preset | None:
+    """Returns the setting with which a method runs; None is retraining."""
+    path = self.search(block, method)
+    return tuning.chosen(path) if path else block.presets.get(method)
+
+  def _tuning_folder(self, request):
+    return self._folder / 'tuning' / folder_name(request)
+
+  def _search_path(self, request, method):
+    return self._tuning_folder(request) / f'{method.replace(":", "_")}.json'
+
+  def _runner_of(self, block: Block) -> Runner:
+    """Returns what runs a block; blocks of the same settings share programs."""
+    found = {method: self.preset(block, method) for method in block.methods}
+    presets = {m: preset for m, preset in found.items() if preset is not None}
+    runner = self._runner.with_presets(presets)
+    return runner.at(self._folder / block.name)
+
+  def _params(self, seed: int) -> Params:
+    return self._runner.params(Run(ORIGINAL, seed))
+
+  def _train(self, request, folder, run) -> Part:
+    """Returns an original model (request None), or a retrained one."""
+
+    def make():
+      runner = self._runner.at(folder)
+      runner.outcome(self.cell(request, run.seed), run, None)
+
+    return Part(
+      name=f'{request} {run.title}' if request else run.title,
+      made=_made(run, folder),
+      make=make,
+      stage=run.method,
+      method=run.method,
+      request=request,
+    )
+
+  def _original(self, seed) -> Part:
+    return self._train(None, self._folder, Run(ORIGINAL, seed))
+
+  def _searches(self, block: Block) -> Iterator[Part]:
+    """Yields the searches of a block, and what they need before them."""
+    request = block.tuned_on
+    if request is None:
+      return
+    folder = self._tuning_folder(request)
+    runs = [Run(RETRAIN, tuning.SEED, i) for i in range(self._replicates)]
+    trained = [self._train(request, folder, run) for run in runs]
+    trained.append(self._original(tuning.SEED))
+    yield from trained
+    for method in block.presets:
+
+      def make(method=method):
+        record = tuning.find_settings(
+          self._runner.task,
+          self.cell(request, tuning.SEED),
+          method,
+          block.presets[method],
+          self._params(tuning.SEED),
+          [outcomes.load(_made(run, folder)) for run in runs],
+          settings=self.settings,
+        )
+        tuning.save(self._search_path(request, method), record)
+
+      yield Part(
+        name=f'{request} search of {method}',
+        made=self._search_path(request, method),
+        make=make,
+        needs=tuple(part.made for part in trained),
+        stage='search',
+        method=method,
+        request=request,
+        block=block,
+      )
+
+  def _runs(self, block: Block) -> Iterator[Part]:
+    """Yields the runs of a block, and what they need before them."""
+    folder = self._folder / block.name
+    for run in self.runs(block):
+      original = self._original(run.seed)
+      yield original
+      if run.method == RETRAIN:
+        yield self._train(block.request, folder, run)
+        continue
+
+      def make(run=run):
+        cell = self.cell(block.request, run.seed)
+        try:
+          runner = self._runner_of(block)
+          runner.outcome(cell, run, self._params(run.seed))
+        except NonFiniteLossError as error:  # Others need not wait for it.
+          write_text(run.folder(folder) / _FAILED, f'{error}\n')
+
+      search = self.search(block, run.method)
+      yield Part(
+        name=f'{block.request} {run.title}',
+        made=_made(run, folder),
+        make=make,
+        needs=(original.made, *([search] if search else [])),
+        failed=run.folder(folder) / _FAILED,
+        stage='run',
+        method=run.method,
+        request=block.request,
+        block=block,
+      )
+
+  def _outcomes_of(self, block, seed):
+    """Returns the outcomes of a seed; metrics of models are kept on disk."""
+    folder = self._folder / block.name
+    original = outcomes.load(_made(Run(ORIGINAL, seed), self._folder))
+    cell = self.cell(block.request, seed)
+    if not (folder / f'seed_{seed}').is_dir():
+      return []
+    runs = [r for r in self.runs(block) if r.seed == seed]
+    runs = [r for r in runs if _made(r, folder).exists()]
+    first = self._runner.evaluate(
+      cell,
+      Run(ORIGINAL, seed),
+      self._params(seed),
+      {},
+      original.cost,
+    )
+    made = [first, *(outcomes.load(_made(run, folder)) for run in runs)]
+    path = folder / f'seed_{seed}' / 'inner.json'
+    names = [f'{o.method}_{o.replicate}' for o in made]
+    known = json.loads(path.read_text('utf-8')) if path.exists() else {}
+    if list(known) != names:
+      models = {(ORIGINAL, 0): self._params(seed)}
+      at = self._runner.at(folder)
+      models |= {(r.method, r.replicate): at.params(r) for r in runs}
+      with_inner = inner.with_inner(self._runner.task, cell, made, models)
+      known = {n: dict(o.inner) for n, o in zip(names, with_inner, strict=True)}
+      write_text(path, json.dumps(known))
+    return [
+      dataclasses.replace(o, inner=known[name])
+      for o, name in zip(made, names, strict=True)
+    ]
+
+
+def _made(run: Run, folder: pathlib.Path) -> pathlib.Path:
+  return run.folder(folder) / 'outcome.npz'
+
+
+@functools.lru_cache(256)
+def _cell(task: Any, request: ForgetRequest | None, seed: int) -> Cell:
+  return make_cell(task, request, seed, split_seed=_SPLIT_SEED)

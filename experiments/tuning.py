@@ -1,0 +1,164 @@
+"""Finds the settings of methods for a kind of request, and records how.
+
+The model, the forget set and the retrained models of a search are those of a
+seed that no result uses; scores are of validation data.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.cells import Cell
+from experiments.task import Task
+from unlearn_jax.evaluation.gaps import average_gap
+from unlearn_jax.evaluation.outcome import Outcome
+from unlearn_jax.evaluation.validation import validation_values
+from unlearn_jax.methods import registry
+from unlearn_jax.methods.preset import Preset
+from unlearn_jax.populations import search as search_lib
+from unlearn_jax.reporting.records import write_text
+from unlearn_jax.types import InputError, Params
+
+SEED = 1_000  # Of the models and forget sets of searches.
+GAP = 'gap'
+_MOST_RETAINED = 1_000  # Examples that scores are of.
+
+
+def find_settings(
+  task: Task,
+  cell: Cell,
+  method: str,
+  preset: Preset,
+  original: Params,
+  retrained: Sequence[Outcome],
+  *,
+  settings: int,
+) -> dict[str, Any]:
+  """Searches the settings of a method.
+
+  Args:
+    task: corpus and network.
+    cell: of the seed of searches.
+    method: with a preset.
+    preset: of the registry, which is the first setting.
+    original: the model of that seed.
+    retrained: at least one of that seed and forget set.
+    settings: how many to try.
+
+  Returns:
+    a record that JSON can hold: every trial, which was chosen, and the cost.
+  """
+  score = _Score(task, cell, retrained)
+  found = search_lib.search(
+    method,
+    registry.spec(method),
+    task.problem,
+    preset,
+    original,
+    (cell.rows['forget'], cell.rows['retain']),
+    task.examples,
+    score,
+    settings=settings,
+    seed=SEED,
+  )
+  best = found.best(GAP)
+  passes = task.recipe.epochs * len(cell.rows['retain'])
+  return {
+    'method': method,
+    'forget': cell.request,
+    'forget_hash': cell.subsets.forget_hash,
+    'seed': SEED,
+    'retrain_gaps': score.floor,
+    'retrain_examples': passes,
+    'cost': {
+      'compile_s': found.compile_s,
+      'run_s': found.run_s,
+      'score_s': found.score_s,
+    },
+    'chosen': [t is best for t in found.trials].index(True),
+    'trials': [
+      {
+        'preset': dataclasses.asdict(trial.preset),
+        'examples': trial.examples,
+        **trial.values,
+      }
+      for trial in found.trials
+    ],
+    'device': jax.devices()[0].device_kind,
+    'jax': jax.__version__,
+  }
+
+
+def save(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Writes a record; a `kill -9` leaves the whole of it or nothing."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_text(path, f'{json.dumps(record)}\n')
+
+
+def chosen(path: pathlib.Path) -> Preset:
+  """Returns the setting that a search chose.
+
+  Raises:
+    InputError: if the file is not one that `save` wrote.
+  """
+  try:
+    record = json.loads(path.read_text('utf-8'))
+    return Preset(**record['trials'][record['chosen']]['preset'])
+  except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    raise InputError(
+      f'{path}: must be the record of a search and is not ({error}); remove it '
+      'to search again.'
+    ) from error
+
+
+class _Score:
+  """Maps parameters to the gap to retraining and what it is of.
+
+  Attributes:
+    floor: gaps of each retrained model to the mean of the others.
+  """
+
+  def __init__(self, task: Task, cell: Cell, retrained: Sequence[Outcome]):
+    self._task = task
+    retain = cell.rows['retain']
+    every = max(1, -(-len(retain) // _MOST_RETAINED))
+    which = {'retain': slice(None, None, every)}
+    self._rows = {
+      name: cell.rows[name][which.get(name, slice(None))]
+      for name in ('forget', 'retain', 'validation')
+    }
+    self._subsets = dataclasses.replace(
+      cell.subsets,
+      labels={name: task.label[rows] for name, rows in self._rows.items()},
+    )
+    each = [
+      self._measure(
+        {n: o.logits[n][which.get(n, slice(None))] for n in self._rows}
+      )
+      for o in retrained
+    ]
+    self._ideal = _mean(each)
+    self.floor = [
+      average_gap(own, _mean([other for other in each if other is not own]))
+      for own in each
+      if len(each) > 1
+    ]
+
+  def __call__(self, params: Params) -> dict[str, float]:
+    """Returns the gap and the values that it is of."""
+    values = self._measure(
+      {name: self._task.logits(params, r) for name, r in self._rows.items()}
+    )
+    return {GAP: average_gap(values, self._ideal), **values}
+
+  def _measure(self, logits):
+    return validation_values(logits, self._subsets)
+
+
+def _mean(many):
+  return {n: float(np.mean([values[n] for values in many])) for n in many[0]}

@@ -1,0 +1,196 @@
+"""A study: searched fairly, each cell made once, whoever is killed."""
+
+import collections
+import importlib.metadata
+import json
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from test_kws_unlearn import metrics
+
+from unlearn_jax.evaluation import outcome as outcomes
+from unlearn_jax.methods import registry
+from unlearn_jax.reporting import records
+from unlearn_jax.types import InputError
+
+FLAGS = [
+  '--task=kws',
+  '--request=sample:10%',
+  '--request=keyword:up',
+  '--search_on=sample:20%',
+  '--settings=5',
+  '--methods=npo,ssd',
+  '--retrain_replicates=1',
+]
+
+
+def version_folder(workdir):
+  (folder,) = workdir.glob('version_*')
+  return folder
+
+
+def made(workdir):
+  """When each outcome and search was made."""
+  folder = version_folder(workdir)
+  paths = [*folder.rglob('outcome.npz'), *folder.rglob('tuning/*/*.json')]
+  return {path.relative_to(folder): path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.fixture(scope='module')
+def workdir(run_job, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('study')
+  run_job('benchmark', f'--workdir={folder}', *FLAGS)
+  return folder
+
+
+def test_records_hold_every_request_and_method(workdir):
+  cards = records.read(version_folder(workdir) / 'records.jsonl')
+  found = {(c.provenance['forget'], c.provenance['method']) for c in cards}
+  methods = ('original', 'retrain', 'npo', 'ssd')
+  assert found == {
+    (request, method)
+    for request in ('sample:10%', 'keyword:up')
+    for method in methods
+  }
+  names = {c.name for c in cards if c.provenance['forget'] == 'keyword:up'}
+  assert {'average_gap', 'accuracy.test_forgotten', 'cost.rte'} <= names
+
+
+def test_runs_have_the_setting_that_the_search_found(workdir):
+  folder = version_folder(workdir)
+  lines = (folder / 'searches.jsonl').read_text().splitlines()
+  searches = {record['method']: record for record in map(json.loads, lines)}
+  assert set(searches) == {'npo', 'ssd'}
+  cards = records.read(folder / 'records.jsonl')
+  presets = {
+    (c.provenance['forget'], c.provenance['method']): c.provenance['preset']
+    for c in cards
+  }
+  for method, record in searches.items():
+    assert record['forget'] == 'sample:20%' and record['seed'] == 1_000
+    assert len(record['trials']) == 5
+    gaps = [trial['gap'] for trial in record['trials']]
+    chosen = record['trials'][record['chosen']]
+    assert chosen['gap'] == min(gaps)
+    assert presets['sample:10%', method] == chosen['preset']
+    # Nothing was searched for keywords.
+    own = registry.spec(method).class_preset
+    assert presets['keyword:up', method]['options'] == dict(own.options)
+  # The seed of searches is of no result.
+  assert {c.provenance['seeds'][0] for c in cards} == {0}
+
+
+def test_all_seeds_share_one_split(workdir, run_job, tmp_path):
+  """So no search, of whatever seed, sees what any result is tested on."""
+  run_job(
+    'benchmark', f'--workdir={tmp_path}', *FLAGS, '--seeds=2', '--methods=ssd'
+  )
+  folder = version_folder(tmp_path)
+  hidden = [
+    outcomes.load(folder / part / 'retrain' / 'outcome.npz')
+    for part in ('sample_10pc/seed_1', 'tuning/sample_20pc/seed_1000')
+  ]
+  sizes = [outcome.logits['test'].shape for outcome in hidden]
+  assert sizes[0] == sizes[1]
+  described = [
+    json.loads(path.read_text())['split_seed']
+    for path in folder.rglob('description.json')
+  ]
+  assert set(described) <= {0}
+
+
+def test_more_methods_run_only_what_is_new(workdir, run_job, tmp_path):
+  again = tmp_path / 'again'
+  shutil.copytree(workdir, again)
+  before = made(again)
+  run_job('benchmark', f'--workdir={again}', *FLAGS, '--methods=npo,ssd,delete')
+  after = made(again)
+  assert {path: after[path] for path in before} == before
+  new = collections.Counter(path.parts[0] for path in after.keys() - before)
+  assert new == {'tuning': 1, 'sample_10pc': 1, 'keyword_up': 1}
+
+
+def test_killed_and_shared_studies_end_in_the_same_records(
+  workdir, start_job, tmp_path
+):
+  """Two processes side by side, of which one is killed at a random moment."""
+  random.seed(0)
+  flags = [f'--workdir={tmp_path}', *FLAGS, '--checkpoint_every_s=0']
+  for parts in random.sample(range(1, 9), 2):
+    job = start_job('benchmark', *flags)
+    for line in job.stdout:
+      if ' left: ' in line:
+        parts -= 1
+      if not parts:
+        break
+    time.sleep(random.random())
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+  jobs = [start_job('benchmark', *flags) for _ in range(2)]
+  texts = []
+  for job in jobs:
+    out, error = job.communicate(timeout=300)
+    assert job.returncode == 0, error
+    texts.append(out)
+  begun = [
+    line for text in texts for line in text.splitlines() if 'left:' in line
+  ]
+  names = [line.partition('left: ')[2] for line in begun]
+  assert len(names) == len(set(names))
+  folder = version_folder(tmp_path)
+  assert metrics(folder) == metrics(version_folder(workdir))
+
+
+def test_another_version_keeps_its_records(
+  workdir, run_job, monkeypatch, capsys
+):
+  before = metrics(version_folder(workdir))
+  monkeypatch.setattr(importlib.metadata, 'version', lambda name: '9.9')
+  run_job('benchmark', f'--workdir={workdir}', *FLAGS, '--plan')
+  said = capsys.readouterr().out
+  assert 'of another version of the package or the corpus, which are k' in said
+  (other,) = workdir.glob('version_9.9_*')
+  other.rmdir()
+  assert metrics(version_folder(workdir)) == before
+
+
+def test_plan_says_what_is_left(workdir, run_job, capsys):
+  run_job('benchmark', f'--workdir={workdir}', *FLAGS, '--seeds=2', '--plan')
+  said = capsys.readouterr().out.splitlines()
+  rows = {line.split()[0]: line.split()[1:] for line in said if ':' in line[:9]}
+  # done, original, retrain, search, run.
+  assert rows['sample:10%'][:5] == ['3', '0', '1', '0', '2']
+  assert rows['sample:20%'][:5] == ['3', '0', '0', '0', '0']
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--request='], '--forget=: .* must be sample:5%'),
+    (['--request=person:x'], "'person:x' must be sample:5%"),
+    (['--request=sample:0.1%'], 'sample:0.1% selects none of the 70 training'),
+    (['--methods=magic'], "--methods: 'magic' is none of retrain, fine_tune"),
+    (['--search_on=sample:1%'], '--search_on=sample:1%: there is another of'),
+    (['--settings=6'], '--settings=5 there, --settings=6 now'),
+  ],
+)
+def test_bad_input_is_said_at_once(workdir, run_job, flags, message):
+  before = made(workdir)
+  with pytest.raises(InputError, match=message) as info:
+    run_job('benchmark', f'--workdir={workdir}', *FLAGS, *flags)
+  assert '\n' not in str(info.value)
+  assert made(workdir) == before
+
+
+def test_a_search_on_nobody(run_job, tmp_path):
+  flags = [*FLAGS, '--request=speaker:s1', '--search_on=speaker:x']
+  with pytest.raises(InputError, match="has no speaker 'x'; there are 5 spea"):
+    run_job('benchmark', f'--workdir={tmp_path}', *flags)
+
+
+def test_no_request(run_job, tmp_path):
+  with pytest.raises(InputError, match='^--request: must be given'):
+    run_job('benchmark', f'--workdir={tmp_path}', '--task=kws')
