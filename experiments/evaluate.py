@@ -18,8 +18,8 @@ from absl import flags
 
 from experiments import cli
 from experiments import inner
+from experiments import job_report
 from experiments import jobs
-from experiments import report
 from experiments import settings
 from experiments import stored
 from experiments.cells import Cell
@@ -89,7 +89,7 @@ def main() -> None:
   outcomes = inner.with_inner(job.task, cell, outcomes, params, relearn)
   cards = job.write_records([cell], outcomes)
   title = f'Has {request} been forgotten by {job.task.corpus.name} models?'
-  page = report.write(
+  page = job_report.write(
     job,
     [cell],
     outcomes,

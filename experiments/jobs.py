@@ -61,6 +61,8 @@ class Job:
     text = json.dumps(config, sort_keys=True, default=str)
     return {
       'config_hash': hashlib.sha256(text.encode()).hexdigest()[:16],
+      'task': self.task.training.task,
+      'network': self.task.training.model,
       'forget': self.settings.get('forget'),
       'corpus': self.task.corpus.name,
       'data_version': self.task.corpus.fingerprint[:16],

@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
+from experiments import job_report
 from experiments import jobs
-from experiments import report
 from unlearn_jax.evaluation import collapse
 from unlearn_jax.evaluation import population_cards
 from unlearn_jax.evaluation import ulira
@@ -217,7 +217,7 @@ def _recordings(job, rows, found):
           heading,
           [
             dataclasses.replace(
-              report.recording(job, int(rows[i]), {}),
+              job_report.recording(job, int(rows[i]), {}),
               note=f'The attacker is right in {accuracy[i]:.0%}.',
             )
             for i in chosen

@@ -9,9 +9,9 @@ from absl import flags
 
 from experiments import comparison_flags
 from experiments import inner
+from experiments import job_report
 from experiments import jobs
 from experiments import method_flags
-from experiments import report
 from experiments import settings
 from experiments import stored
 from experiments.cells import Cell
@@ -93,7 +93,7 @@ def main(task: str) -> None:
     cards = job.write_records(cells[: i + 1], outcomes)
     first = models if i == 0 else first
   title = f'Unlearning {request} from {job.task.corpus.name}'
-  page = report.write(
+  page = job_report.write(
     job,
     cells,
     outcomes,
