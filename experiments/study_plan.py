@@ -13,7 +13,7 @@ from experiments.study import Study
 from unlearn_jax.datasets import batches
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import registry
-from unlearn_jax.populations import search as search_lib
+from unlearn_jax.populations import search_plan
 from unlearn_jax.reporting.tables import Cell
 from unlearn_jax.reporting.tables import Table
 from unlearn_jax.training import fit
@@ -60,13 +60,13 @@ def examples(study: Study, part: Part, epochs: int) -> int:
     return _count(spec.prepare_batches(preset, *rows))
   longest = preset.epochs
   if part.stage == 'search':
-    longest = search_lib.visits(preset)[-1]
+    longest = search_plan.visits(preset)[-1]
   count = sum(
     _count(spec.epoch_batches(preset, *rows, epoch=epoch, seed=(0,)))
     for epoch in range(longest)
   )
   if part.stage == 'search':
-    count *= search_lib.draws(preset, study.settings)
+    count *= search_plan.draws(preset, study.settings)
   return count
 
 

@@ -19,6 +19,7 @@ from unlearn_jax.types import InputError
 
 FLAGS = [
   '--task=kws',
+  '--model=x_vector_small',  # Quick to compile.
   '--request=sample:10%',
   '--request=keyword:up',
   '--search_on=sample:20%',
@@ -190,3 +191,61 @@ def test_a_search_on_nobody(run_job, tmp_path):
 def test_no_request(run_job, tmp_path):
   with pytest.raises(InputError, match='^--request: must be given'):
     run_job('benchmark', f'--workdir={tmp_path}', '--task=kws')
+
+
+def test_report_is_made_of_the_records(workdir, run_job, tmp_path):
+  out, again = tmp_path / 'a.md', tmp_path / 'b.md'
+  run_job(
+    'report',
+    f'--study={workdir}',
+    f'--out={out}',
+    f'--compact={tmp_path}',
+    f'--workdir={tmp_path}',
+  )
+  text = out.read_text()
+  for title in ('## kws sample:10%', '## kws keyword:up', '**C1: ', '**C7: '):
+    assert title in text
+  card = next(
+    c
+    for c in records.read(version_folder(workdir) / 'records.jsonl')
+    if (c.provenance['forget'], c.provenance['method'], c.name)
+    == ('keyword:up', 'delete', 'accuracy.test')
+  )
+  table = text.partition('## kws keyword:up')[2]
+  row = next(x for x in table.splitlines() if x.startswith('| delete |'))
+  assert row.split(' | ')[1] == f'{100 * card.value:.1f}'
+  # The compact file says the same.
+  (compact,) = tmp_path.glob('*.json.gz')
+  place = f'--workdir={tmp_path}'
+  run_job('report', f'--study={compact}', f'--out={again}', place)
+  assert again.read_text().splitlines()[3:] == text.splitlines()[3:]
+
+
+def test_report_without_a_retrained_model(workdir, run_job, tmp_path):
+  folder = version_folder(workdir)
+  cards = records.read(folder / 'records.jsonl')
+  kept = [c for c in cards if c.provenance['method'] != 'retrain']
+  records.write(tmp_path / 'records.jsonl', kept)
+  shutil.copy(folder / 'searches.jsonl', tmp_path)
+  out = tmp_path / 'out.md'
+  with pytest.raises(InputError, match='sample:10%: has no retrained model'):
+    run_job(
+      'report', f'--study={tmp_path}', f'--out={out}', f'--workdir={tmp_path}'
+    )
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], '^--study: must be given'),
+    (['--study=nowhere'], '^--study=nowhere: holds no records'),
+    (['--study=STUDY', '--ulira=kws:x'], '--ulira=kws:x: must be TASK:REQUEST'),
+    (['--study=STUDY', '--ulira=x:sample:5%=y'], 'must be TASK:REQUEST=FOLD'),
+  ],
+)
+def test_bad_input_of_a_report(workdir, run_job, tmp_path, flags, message):
+  flags = [flag.replace('STUDY', str(workdir)) for flag in flags]
+  flags.append(f'--workdir={tmp_path}')
+  with pytest.raises(InputError, match=message):
+    run_job('report', f'--out={tmp_path / "out.md"}', *flags)

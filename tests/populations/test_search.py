@@ -9,7 +9,7 @@ import numpy as np
 import problems as P
 
 from unlearn_jax.methods import registry
-from unlearn_jax.populations import search as search_lib
+from unlearn_jax.populations import search_plan
 from unlearn_jax.populations.search import Search
 from unlearn_jax.populations.search import search
 from unlearn_jax.populations.search import Trial
@@ -91,7 +91,7 @@ class SearchTest(parameterized.TestCase):
   def test_tries_lengths_algorithms_and_schedules(self):
     presets = [trial.preset for trial in run_search('npo', 60).trials]
     self.assertLen(presets, 60)
-    at = search_lib.visits(preset_of('npo'))
+    at = search_plan.visits(preset_of('npo'))
     self.assertEqual(at, (2, 3, 5, 8))
     for name, values in (
       ('epochs', set(at)),
@@ -110,7 +110,7 @@ class SearchTest(parameterized.TestCase):
       (20, (5, 10, 20, 30)),
     ):
       preset = dataclasses.replace(preset_of('npo'), epochs=epochs)
-      self.assertEqual(search_lib.visits(preset), want)
+      self.assertEqual(search_plan.visits(preset), want)
 
   def test_a_bad_number_of_settings(self):
     with self.assertRaisesRegex(ValueError, 'settings must be >= 1, got 0.'):

@@ -148,6 +148,45 @@ def compare_paired(first: np.ndarray, second: np.ndarray) -> PairedComparison:
   return PairedComparison(interval, p_t, float(flipped.pvalue))
 
 
+def equivalence_p(
+  first: np.ndarray, second: np.ndarray, margin: float
+) -> float:
+  """Two one-sided t tests: is the mean paired difference within a margin?
+
+  A small p says that it is. That a difference is not significant says nothing
+  of the kind.
+
+  Args:
+    first: [seeds]; pairs with a nan are left out.
+    second: [seeds].
+    margin: > 0, either way.
+
+  Returns:
+    the larger p of the two tests; nan for fewer than two pairs. Where the
+    differences are all equal, 0 or 1.
+
+  Raises:
+    ValueError: if the numbers of seeds differ, or the margin is not positive.
+  """
+  if not margin > 0:
+    raise ValueError(f'margin must be > 0, got {margin}.')
+  first, second = np.asarray(first, float), np.asarray(second, float)
+  if first.shape != second.shape:
+    raise ValueError(
+      f'the methods must have the same seeds, got {len(first)} and '
+      f'{len(second)}.'
+    )
+  differences = first - second
+  differences = differences[~np.isnan(differences)]
+  if len(differences) < 2:
+    return float('nan')
+  mean, error = differences.mean(), scipy.stats.sem(differences)
+  if not error:
+    return float(abs(mean) >= margin)
+  t = (margin - abs(mean)) / error
+  return float(scipy.stats.t.sf(t, len(differences) - 1))
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
   """Returns Holm's adjusted p-values [n], for n comparisons at once.
 

@@ -1,0 +1,184 @@
+r"""Writes RESULTS.md from the records of studies.
+
+  python -m experiments.report --study=runs/study_arabic_kws \
+    --study=runs/study_arabic_sid --out=RESULTS.md
+
+reads what `experiments.benchmark` wrote, or the compact files that --compact
+writes, and says what follows for the claims of "Speech Unlearning". With
+--ulira, as kws:sample:5%=FOLDER of a kws_shadow, its U-LiRA stands beside.
+"""
+
+from collections.abc import Mapping, Sequence
+import gzip
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from unlearn_jax.datasets import forget
+from unlearn_jax.evaluation.claims import Block
+from unlearn_jax.evaluation.claims import judge_claims
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.reporting import records
+from unlearn_jax.reporting import results
+from unlearn_jax.types import InputError
+
+STUDIES = flags.DEFINE_multi_string(
+  'study',
+  [],
+  'Folder of a study, or a compact file; must be given, once for each.',
+)
+ULIRA = flags.DEFINE_multi_string(
+  'ulira',
+  [],
+  'TASK:REQUEST=FOLDER of a kws_shadow or sid_shadow that forgot likewise, as '
+  'kws:sample:5%=runs/shadow; not needed.',
+)
+OUT = flags.DEFINE_string('out', 'RESULTS.md', 'The file to write.')
+COMPACT = flags.DEFINE_string(
+  'compact', None, 'Folder for a compact file of each study; not given: none.'
+)
+
+
+def main() -> None:
+  """Writes the file."""
+  if not STUDIES.value:
+    raise InputError('--study: must be given, the folder of a study.')
+  cards: list[MetricCard] = []
+  searches: list[Mapping[str, Any]] = []
+  for path in STUDIES.value:
+    own, found = _read(path)
+    cards += own
+    searches += found
+    if COMPACT.value is not None:
+      _write_compact(pathlib.Path(COMPACT.value), path, own, found)
+  blocks = _blocks(cards)
+  populations = dict(map(_population, ULIRA.value))
+  text = results.results_markdown(
+    _command(),
+    _facts(cards, blocks),
+    blocks,
+    populations,
+    judge_claims(blocks, populations),
+    searches,
+  )
+  records.write_text(pathlib.Path(OUT.value), text)
+  print(f'Results: {OUT.value}')
+
+
+def _command() -> str:
+  module = 'python -m experiments.report'
+  return ' '.join([module, *map(shlex.quote, sys.argv[1:])])
+
+
+def _read(path: str) -> tuple[list[MetricCard], list[Mapping[str, Any]]]:
+  """Returns the cards and the searches of a study."""
+  where = pathlib.Path(path).expanduser()
+  if where.is_file():
+    with gzip.open(where, 'rt', encoding='utf-8') as file:
+      held = json.load(file)
+    cards = [MetricCard.from_json(json.dumps(card)) for card in held['cards']]
+    return cards, held['searches']
+  versions = [where, *sorted(where.glob('version_*'))]
+  versions = [v for v in versions if (v / 'records.jsonl').exists()]
+  if not versions:
+    raise InputError(
+      f'--study={path}: holds no records; must be the folder of a study that '
+      'experiments.benchmark finished.'
+    )
+  if len(versions) > 1:
+    names = ', '.join(v.name for v in versions)
+    raise InputError(
+      f'--study={path}: holds records of several versions ({names}); must be '
+      'one of these folders.'
+    )
+  cards = records.read(versions[0] / 'records.jsonl')
+  lines = (versions[0] / 'searches.jsonl').read_text('utf-8').splitlines()
+  return cards, [json.loads(line) for line in lines]
+
+
+def _write_compact(
+  folder: pathlib.Path,
+  study: str,
+  cards: Sequence[MetricCard],
+  searches: Sequence[Mapping[str, Any]],
+) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  name = pathlib.Path(study).name.removesuffix('.json.gz')
+  held = {
+    'cards': [json.loads(card.to_json()) for card in cards],
+    'searches': list(searches),
+  }
+  path = folder / f'{name}.json.gz'
+  with gzip.GzipFile(path, 'wb', mtime=0) as file:  # The same each time.
+    file.write(json.dumps(held, separators=(',', ':')).encode())
+  print(f'Compact: {path}')
+
+
+def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
+  """Groups cards by request.
+
+  Raises:
+    InputError: if a request has no retrained model.
+  """
+  found: dict[tuple[str, str], dict[str, dict[str, MetricCard]]] = {}
+  for card in cards:
+    known = card.provenance
+    if not {'task', 'forget', 'method'} <= set(known):
+      raise InputError(
+        '--study: its records do not say their task and request; must be those '
+        'of experiments.benchmark, which writes them again if it is run again.'
+      )
+    methods = found.setdefault((known['task'], known['forget']), {})
+    methods.setdefault(known['method'], {})[card.name] = card
+  blocks = []
+  for (task, request), methods in found.items():
+    if RETRAIN not in methods:
+      raise InputError(
+        f'{task} {request}: has no retrained model, without which nothing can '
+        'be said.'
+      )
+    kind = forget.parse(request).kind
+    blocks.append(Block(task, request, kind, methods))
+  return blocks
+
+
+def _population(text: str) -> tuple[str, Block]:
+  """Reads a value of --ulira."""
+  target, equals, path = text.partition('=')
+  task, colon, request = target.partition(':')
+  if not equals or not colon or task not in ('kws', 'sid'):
+    raise InputError(
+      f'--ulira={text}: must be TASK:REQUEST=FOLDER, as '
+      'kws:sample:5%=runs/shadow.'
+    )
+  parsed = forget.parse(request)
+  cards: dict[str, dict[str, MetricCard]] = {}
+  for card in records.read(pathlib.Path(path).expanduser() / 'records.jsonl'):
+    cards.setdefault(card.provenance['method'], {})[card.name] = card
+  block = Block(task, str(parsed), parsed.kind, cards)
+  return block.title, block
+
+
+def _facts(cards: Sequence[MetricCard], blocks: Sequence[Block]) -> list[str]:
+  known = [card.provenance for card in cards]
+
+  def each(name):
+    return ', '.join(sorted({str(p.get(name)) for p in known}))
+
+  seeds = sorted({len(p['seeds']) for p in known})
+  return [
+    f'corpus {each("corpus")}, version {each("data_version")}',
+    f'network {each("network")}',
+    f'{len(blocks)} requests; seeds: {", ".join(map(str, seeds))}',
+    f'device {each("device")}; jax {each("jax")}',
+  ]
+
+
+if __name__ == '__main__':
+  cli.run(main)

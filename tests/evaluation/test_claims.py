@@ -1,0 +1,201 @@
+"""Claims judged on records whose answer is known."""
+
+import dataclasses
+import math
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+import scipy.stats
+
+from unlearn_jax.evaluation import claims
+from unlearn_jax.evaluation import statistics
+from unlearn_jax.evaluation.claims import Block
+from unlearn_jax.evaluation.metric_card import MetricCard
+
+RETRAINED = [0.90, 0.92, 0.91, 0.93, 0.89]
+TEMPLATE = MetricCard(
+  name='',
+  version=1,
+  value=0.0,
+  ci_low=0.0,
+  ci_high=0.0,
+  ci_method='t',
+  n_seeds=5,
+  n_examples=100,
+  values=(),
+  ideal=0.0,
+  ideal_kind='retrain',
+  ideal_ci_low=math.nan,
+  ideal_ci_high=math.nan,
+  direction='match',
+  gap=0.0,
+  noise_floor=0.02,
+  over_unlearned=None,
+  collapsed=False,
+  verdict='matches',
+)
+
+
+def card(name, values, **fields):
+  interval = statistics.t_interval(np.array(values))
+  return dataclasses.replace(
+    TEMPLATE,
+    name=name,
+    value=interval.mean,
+    ci_low=interval.low,
+    ci_high=interval.high,
+    values=tuple(values),
+    **fields,
+  )
+
+
+def method(forget=RETRAINED, gap=0.01, size=100, attack=None, damaged=False):
+  """Cards of one method."""
+  cards = [
+    card('accuracy.forget', forget, n_examples=size),
+    card('accuracy.retain', [0.99] * 5),
+    card(
+      'accuracy.test',
+      [0.9] * 5,
+      verdict='damaged' if damaged else 'matches',
+    ),
+    card('average_gap', [gap] * 5, noise_floor=0.01),
+    card(
+      'mia.loss_threshold.auc',
+      attack or [0.5] * 5,
+      ideal=0.5,
+      ideal_ci_low=0.45,
+      ideal_ci_high=0.55,
+    ),
+  ]
+  return {c.name: c for c in cards}
+
+
+def block(task='kws', request='sample:5%', kind='sample', size=100, **methods):
+  cards = {'original': method(size=size), 'retrain': method(size=size)}
+  return Block(task, request, kind, cards | methods)
+
+
+def judged(name, *blocks, populations=None):
+  found = {c.name: c for c in claims.judge_claims(blocks, populations)}
+  return found[name]
+
+
+def shifted(by, wobble=0.001):
+  return [x + by + wobble * (-1) ** i for i, x in enumerate(RETRAINED)]
+
+
+class EquivalenceTest(parameterized.TestCase):
+  def test_two_one_sided_tests(self):
+    """Against the two tests of SciPy."""
+    first, second = np.array(shifted(0.005, 0.01)), np.array(RETRAINED)
+    sides = [
+      scipy.stats.ttest_1samp(first - second, -0.02, alternative='greater'),
+      scipy.stats.ttest_1samp(first - second, 0.02, alternative='less'),
+    ]
+    want = max(side.pvalue for side in sides)
+    got = statistics.equivalence_p(first, second, 0.02)
+    self.assertAlmostEqual(got, want, places=12)
+
+  @parameterized.parameters((0.5, 0.0), (1.0, 1.0), (2.0, 1.0))
+  def test_equal_differences(self, by, want):
+    first = np.arange(4.0) + by
+    self.assertEqual(statistics.equivalence_p(first, np.arange(4.0), 1), want)
+
+  def test_too_few_and_bad(self):
+    one = np.ones(1)
+    self.assertTrue(math.isnan(statistics.equivalence_p(one, one, 1)))
+    with self.assertRaisesRegex(ValueError, 'margin must be > 0, got 0.'):
+      statistics.equivalence_p(one, one, 0)
+    with self.assertRaisesRegex(ValueError, 'same seeds, got 1 and 2.'):
+      statistics.equivalence_p(one, np.ones(2), 1)
+
+
+class ClaimsTest(parameterized.TestCase):
+  def test_nothing_is_tested_without_records(self):
+    self.assertEqual(
+      {c.verdict for c in claims.judge_claims([])}, {'not tested'}
+    )
+
+  @parameterized.parameters(
+    # Within the floor of 0.02, surely beyond it, and within it but damaged.
+    (shifted(0.0), False, 'not supported'),
+    (shifted(0.05), False, 'supported'),
+    (shifted(0.0), True, 'supported'),
+    # Not different, but so unsure that nothing is equivalent.
+    (shifted(0.0, 0.1), False, 'supported'),
+  )
+  def test_c1(self, forget, damaged, want):
+    found = judged('C1', block(npo=method(forget, damaged=damaged)))
+    self.assertEqual(found.verdict, want)
+    count = int(want != 'supported')
+    names = ': npo' if count else ''
+    self.assertEqual(
+      found.evidence, (f'kws sample:5%: {count} of 1 methods{names}.',)
+    )
+
+  @parameterized.parameters(
+    (0.05, 0.05, 'supported'),
+    (0.05, 0.0, 'not supported'),
+    (-0.05, -0.05, 'not supported'),
+    (0.015, 0.015, 'not supported'),  # Above, but not above the floor.
+  )
+  def test_c3(self, relabelled, salient, want):
+    found = judged(
+      'C3',
+      block(
+        random_label=method(shifted(relabelled)),
+        salun=method(shifted(salient)),
+      ),
+    )
+    self.assertEqual(found.verdict, want)
+
+  @parameterized.parameters((0.05, 'supported'), (0.01, 'not supported'))
+  def test_c4_compares_with_the_sample_of_nearest_size(self, gap, want):
+    blocks = [
+      block(size=50, npo=method(gap=0.5)),
+      block(request='sample:10%', size=190, npo=method(gap=0.02)),
+      block(
+        request='keyword:up', kind='keyword', size=200, npo=method(gap=gap)
+      ),
+      # For keywords, a speaker is no class.
+      block(request='speaker:a', kind='speaker', npo=method(gap=9.0)),
+    ]
+    found = judged('C4', *blocks)
+    self.assertEqual(found.verdict, want)
+    self.assertLen(found.evidence, 1)
+    self.assertStartsWith(
+      found.evidence[0], 'kws keyword:up against sample:10%'
+    )
+
+  @parameterized.parameters(
+    ([0.6, 0.61, 0.6, 0.59, 0.6], 'supported'),
+    ([0.5, 0.7, 0.5, 0.7, 0.5], 'not supported'),
+  )
+  def test_c5(self, attack, want):
+    found = judged('C5', block(npo=method(attack=attack)))
+    self.assertEqual(found.verdict, want)
+
+  def test_c5_with_populations(self):
+    ulira = card('ulira.accuracy', [0.8] * 5, ideal=0.5, ideal_ci_high=0.51)
+    population = Block(
+      'kws', 'sample:5%', 'sample', {'npo': {'ulira.accuracy': ulira}}
+    )
+    found = judged(
+      'C5',
+      block(npo=method(), ssd=method()),
+      populations={'kws sample:5%': population},
+    )
+    self.assertEqual(
+      found.evidence,
+      (
+        'kws sample:5%, mia.loss_threshold.auc: above for 0 of 2.',
+        'kws sample:5%, ulira.accuracy: above for 1 of 1: npo.',
+      ),
+    )
+    self.assertEqual(found.verdict, 'not supported')
+
+
+if __name__ == '__main__':
+  absltest.main()

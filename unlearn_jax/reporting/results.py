@@ -1,0 +1,187 @@
+"""The results of studies as Markdown: tables, claims, and how settings came."""
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
+import numpy as np
+
+from unlearn_jax.evaluation.claims import Block
+from unlearn_jax.evaluation.claims import Claim
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import ORIGINAL
+from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.reporting.tables import Cell
+from unlearn_jax.reporting.tables import Table
+
+PAPERS = ('gradient_ascent', 'random_label', 'bad_teacher', 'scrub', 'salun')
+# Headings of the paper's columns, then of ours; all shares in percent.
+_COLUMNS = {
+  'accuracy.test': 'Dt',
+  'accuracy.forget': 'Df',
+  'accuracy.retain': 'Dr',
+  'mia.paper_loss': 'MIA',
+  'average_gap': 'gap',
+  'leakage.eer.forgotten': 'EER',
+  'leakage.enrolment.5': '5 clips',
+}
+_ULIRA = 'ulira.accuracy'
+_OPTIONS = ('epochs', 'learning_rate', 'algorithm', 'schedule')
+
+
+def methods_in_order(block: Block) -> list[str]:
+  """Returns original, retrain, the paper's five methods, and the others."""
+  first = [ORIGINAL, RETRAIN, *PAPERS]
+  rest = [m for m in block.cards if m not in first]
+  return [m for m in first if m in block.cards] + rest
+
+
+def results_table(block: Block, population: Block | None = None) -> Table:
+  """Returns the paper's table of a request, with what it lacks.
+
+  Args:
+    block: results of the request.
+    population: cards of a population that forgot likewise, for U-LiRA.
+  """
+  metrics = [
+    name
+    for name in _COLUMNS
+    if any(_is_known(cards.get(name)) for cards in block.cards.values())
+  ]
+  header = ['method', *(_COLUMNS[name] for name in metrics)]
+  if population is not None:
+    header.append('U-LiRA')
+  header += ['cost', 'verdict']
+  rows = []
+  for method in methods_in_order(block):
+    cards = block.cards[method]
+    row = [Cell(method), *(_share(cards.get(name)) for name in metrics)]
+    if population is not None:
+      row.append(_share(population.cards.get(method, {}).get(_ULIRA)))
+    row += [_cost(cards.get('cost.rte')), Cell(_verdict(cards))]
+    rows.append(tuple(row))
+  return Table(tuple(header), tuple(rows))
+
+
+def _is_known(card: MetricCard | None) -> bool:
+  return card is not None and not math.isnan(card.value)
+
+
+def _share(card: MetricCard | None) -> Cell:
+  if card is None or math.isnan(card.value):
+    return Cell('')
+  half = 100 * (card.ci_high - card.ci_low) / 2
+  text = f'{100 * card.value:.1f}'
+  return Cell(text if math.isnan(half) else f'{text} ± {half:.1f}')
+
+
+def _cost(card: MetricCard | None) -> Cell:
+  """The run's time over that of retraining, in percent."""
+  if card is None or math.isnan(card.value):
+    return Cell('')
+  return Cell(f'{100 / card.value:.1f}')
+
+
+def _verdict(cards):
+  if any(card.collapsed for card in cards.values()):
+    return 'collapsed'
+  names = ('accuracy.retain', 'accuracy.test')
+  if any(cards[name].verdict == 'damaged' for name in names):
+    return 'damaged'
+  return cards['accuracy.forget'].verdict
+
+
+def searches_table(searches: Sequence[Mapping[str, Any]]) -> Table:
+  """Returns what each search chose, against its preset and its spread.
+
+  Args:
+    searches: records that `experiments.benchmark` wrote.
+  """
+  header = (
+    'method',
+    'searched on',
+    'gap',
+    'gap of the preset',
+    'median gap',
+    'setting',
+    'minutes',
+  )
+  rows = []
+  for record in searches:
+    trials, chosen = record['trials'], record['trials'][record['chosen']]
+    gaps = np.array([trial['gap'] for trial in trials], float)
+    preset = chosen['preset']
+    parts = [f'{name} {_number(preset[name])}' for name in _OPTIONS]
+    options = [f'{k} {_number(v)}' for k, v in preset['options'].items()]
+    texts = (
+      record['method'],
+      record['forget'],
+      f'{100 * chosen["gap"]:.1f}',
+      f'{100 * gaps[0]:.1f}',
+      f'{100 * np.nanmedian(gaps):.1f}',
+      ', '.join((parts if preset['epochs'] else []) + options),
+      f'{sum(record["cost"].values()) / 60:.1f}',
+    )
+    rows.append(tuple(map(Cell, texts)))
+  return Table(header, tuple(rows))
+
+
+def _number(value: Any) -> str:
+  return f'{value:.3g}' if isinstance(value, float) else str(value)
+
+
+def results_markdown(
+  command: str,
+  facts: Sequence[str],
+  blocks: Sequence[Block],
+  populations: Mapping[str, Block],
+  claims: Sequence[Claim],
+  searches: Sequence[Mapping[str, Any]],
+) -> str:
+  """Returns the whole file.
+
+  Args:
+    command: that wrote it.
+    facts: sentences on corpora, networks and machines.
+    blocks: results, one a request.
+    populations: of titles of blocks, cards that have U-LiRA.
+    claims: as judged.
+    searches: records of them.
+  """
+  parts = [
+    '# Results',
+    f'Written by `{command}` from records; no number here is typed.',
+    '\n'.join(f'* {fact}' for fact in facts),
+    _HOW_TO_READ,
+    '## Claims of "Speech Unlearning"',
+  ]
+  for claim in claims:
+    parts.append(
+      f'**{claim.name}: {claim.verdict}.** {claim.text} Supported if '
+      f'{claim.rule}.'
+    )
+    if claim.evidence:
+      parts.append('\n'.join(f'* {text}' for text in claim.evidence))
+  for block in blocks:
+    parts.append(f'## {block.title}')
+    table = results_table(block, populations.get(block.title))
+    parts.append(table.to_markdown())
+  if searches:
+    parts.append('## How settings were found')
+    parts.append(_HOW_SEARCHED)
+    parts.append(searches_table(searches).to_markdown())
+  return '\n\n'.join(parts) + '\n'
+
+
+_HOW_TO_READ = """\
+Dt, Df, Dr: accuracy on test, forget and retain set, percent, with half the
+width of the 95 % interval over seeds. Where a class is removed, Dt is of the
+others. MIA: percent of the forget set that an attack by loss calls unseen. Gap:
+mean distance to retraining over the four. The ideal of each is the row
+`retrain`, whose gap is that between two retrained models. Cost: time over that
+of retraining, percent. Verdict: of forget accuracy against retraining, or
+*damaged* where retain or test accuracy falls short by three noise floors."""
+_HOW_SEARCHED = """\
+Every method tried as many settings, on a seed and a model that no result uses,
+and was chosen by the gap on validation data. The first setting is the preset
+of the library."""
