@@ -18,7 +18,7 @@ def test_python_code_runs(capsys):
   assert blocks
   for block in blocks:
     exec(compile(block, 'README.md', 'exec'), {})
-  assert capsys.readouterr().out == '(4, 2) (20,)\n50.0 retrain\n'
+  assert capsys.readouterr().out == '(4, 2) (20,)\n50.0 retrain\n16 True\n'
 
 
 def test_every_method_corpus_and_network_is_named():
