@@ -9,7 +9,7 @@ from unlearn_jax.methods import search_space
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.methods.search_space import Draw
 
-_LENGTHS = (0.25, 0.5, 1.0, 1.5)  # Of a run, in those of the preset.
+_LENGTHS = (0.25, 0.5, 0.75, 1.0)  # Of a run, in those of the preset.
 _SCHEDULED = 0.25  # Share of the settings that have a schedule, about.
 
 

@@ -17,6 +17,9 @@ from unlearn_jax.populations import program
 from unlearn_jax.training import loop
 from unlearn_jax.types import Batch, Params, UnlearningMethod
 
+_TOTAL = 'total_steps'
+_TOGETHER = 8  # Settings at a time: memory grows with it.
+
 
 @functools.partial(jax.jit, static_argnames=('method', 'strategy'))
 def sweep(
@@ -41,16 +44,16 @@ def sweep(
     params: of the original model; left usable.
     key: of every run.
     settings: arrays [settings] by the name of a scalar in the method's state,
-      `total_steps` of a schedule among them.
+      `total_steps` of a schedule among them: after so many, a run stands still.
     prepare_sets: one pass over the forget and the retain set, as
       `loop.prepare` takes them; (None, None) for a method without `prepare`.
     forget: `IndexBatches` [visits, steps, batch] into `examples`; None for a
       method that needs none.
     retain: likewise; both None returns the model after `prepare` alone.
     examples: arrays [examples, ...].
-    strategy: 'map' is one setting after another, 'vmap' all together. 'auto'
-      is 'vmap' for a method that edits in `prepare`, which sees the sets once
-      for all settings, and else as `program.resolve` says.
+    strategy: 'map' is one setting after another, 'vmap' some together. 'auto'
+      is 'map' on a CPU where runs differ in length, and else 'vmap', in which
+      a teacher's answers and passes over whole sets are made once.
 
   Returns:
     parameters after each visit, leaves [settings, visits, ...].
@@ -65,10 +68,11 @@ def sweep(
   for name in settings:
     if not optax.tree_utils.tree_get_all_with_path(state, name):
       raise ValueError(f'the state of the method has no scalar {name!r}.')
-  if strategy == 'auto' and method.prepare is not None:
-    strategy = 'vmap'
+  if strategy == 'auto':
+    differ = _TOTAL in settings and jax.default_backend() == 'cpu'
+    strategy = 'map' if differ else 'vmap'
 
-  def one(values, _):
+  def one(values):
     state = loop.init(method, params, key)
     state = optax.tree_utils.tree_set(state, **values)
     state = loop.prepare(method, state, *prepare_sets, examples)
@@ -79,7 +83,20 @@ def sweep(
       state, _ = loop.run(method, state, *sets, examples)
       return state, state.params
 
-    return jax.lax.scan(visit, state, (forget, retain))[1]
+    sets = (forget, retain)
+    if _TOTAL in values:
+      sets = _up_to(values[_TOTAL], sets)
+    return jax.lax.scan(visit, state, sets)[1]
 
   values = {n: jnp.asarray(v, jnp.float32) for n, v in settings.items()}
-  return program.over_members(one, strategy, None)(values, ())
+  together = _TOGETHER if strategy == 'vmap' else None
+  return jax.lax.map(one, values, batch_size=together)
+
+
+def _up_to(steps, sets):
+  """Makes padding of all batches after so many that are not."""
+  masks = [side.mask for side in sets if side is not None]
+  is_real = sum(mask.sum(-1) for mask in masks) > 0
+  so_far = jnp.cumsum(is_real.ravel()).reshape(is_real.shape)
+  kept = (so_far <= steps).astype(jnp.float32)[..., None]
+  return tuple(side and side._replace(mask=side.mask * kept) for side in sets)
