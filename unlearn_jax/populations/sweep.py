@@ -18,7 +18,7 @@ from unlearn_jax.training import loop
 from unlearn_jax.types import Batch, Params, UnlearningMethod
 
 _TOTAL = 'total_steps'
-_TOGETHER = 8  # Settings at a time: memory grows with it.
+_TOGETHER = 32  # Settings at a time: memory grows with it.
 
 
 @functools.partial(jax.jit, static_argnames=('method', 'strategy'))
@@ -51,9 +51,8 @@ def sweep(
       method that needs none.
     retain: likewise; both None returns the model after `prepare` alone.
     examples: arrays [examples, ...].
-    strategy: 'map' is one setting after another, 'vmap' some together. 'auto'
-      is 'map' on a CPU where runs differ in length, and else 'vmap', in which
-      a teacher's answers and passes over whole sets are made once.
+    strategy: 'map' is one setting after another, 'vmap' some together; 'auto'
+      is as `program.resolve` says.
 
   Returns:
     parameters after each visit, leaves [settings, visits, ...].
@@ -68,9 +67,7 @@ def sweep(
   for name in settings:
     if not optax.tree_utils.tree_get_all_with_path(state, name):
       raise ValueError(f'the state of the method has no scalar {name!r}.')
-  if strategy == 'auto':
-    differ = _TOTAL in settings and jax.default_backend() == 'cpu'
-    strategy = 'map' if differ else 'vmap'
+  strategy = program.resolve(strategy)
 
   def one(values):
     state = loop.init(method, params, key)
