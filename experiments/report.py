@@ -1,7 +1,7 @@
-r"""Writes RESULTS.md from the records of studies.
+r"""Writes RESULTS.md and a page from the records of studies.
 
   python -m experiments.report --study=runs/study_arabic_kws \
-    --study=runs/study_arabic_sid --out=RESULTS.md
+    --study=runs/study_arabic_sid --out=RESULTS.md --page=report/index.html
 
 reads what `experiments.benchmark` wrote, or the compact files that --compact
 writes, and says what follows for the claims of "Speech Unlearning". With
@@ -26,6 +26,7 @@ from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import results
+from unlearn_jax.reporting import study_page
 from unlearn_jax.types import InputError
 
 STUDIES = flags.DEFINE_multi_string(
@@ -40,6 +41,9 @@ ULIRA = flags.DEFINE_multi_string(
   'kws:sample:5%=runs/shadow; not needed.',
 )
 OUT = flags.DEFINE_string('out', 'RESULTS.md', 'The file to write.')
+PAGE = flags.DEFINE_string(
+  'page', None, 'An HTML file to write too; not given: none.'
+)
 COMPACT = flags.DEFINE_string(
   'compact', None, 'Folder for a compact file of each study; not given: none.'
 )
@@ -59,16 +63,18 @@ def main() -> None:
       _write_compact(pathlib.Path(COMPACT.value), path, own, found)
   blocks = _blocks(cards)
   populations = dict(map(_population, ULIRA.value))
+  facts, claims = _facts(cards, blocks), judge_claims(blocks, populations)
   text = results.results_markdown(
-    _command(),
-    _facts(cards, blocks),
-    blocks,
-    populations,
-    judge_claims(blocks, populations),
-    searches,
+    _command(), facts, blocks, populations, claims, searches
   )
   records.write_text(pathlib.Path(OUT.value), text)
   print(f'Results: {OUT.value}')
+  if PAGE.value is not None:
+    made = study_page.make_page(facts, blocks, populations, claims, searches)
+    place = pathlib.Path(PAGE.value)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    records.write_text(place, study_page.render(made))
+    print(f'Page: {place}')
 
 
 def _command() -> str:

@@ -152,7 +152,7 @@ def results_markdown(
     '# Results',
     f'Written by `{command}` from records; no number here is typed.',
     '\n'.join(f'* {fact}' for fact in facts),
-    _HOW_TO_READ,
+    HOW_TO_READ,
     '## Claims of "Speech Unlearning"',
   ]
   for claim in claims:
@@ -173,7 +173,7 @@ def results_markdown(
   return '\n\n'.join(parts) + '\n'
 
 
-_HOW_TO_READ = """\
+HOW_TO_READ = """\
 Dt, Df, Dr: accuracy on test, forget and retain set, percent, with half the
 width of the 95 % interval over seeds. Where a class is removed, Dt is of the
 others. MIA: percent of the forget set that an attack by loss calls unseen. Gap:
