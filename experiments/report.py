@@ -20,10 +20,10 @@ from absl import flags
 
 from experiments import cli
 from unlearn_jax.datasets import forget
-from unlearn_jax.evaluation.claims import Block
 from unlearn_jax.evaluation.claims import judge_claims
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import results
 from unlearn_jax.reporting import study_page

@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from unlearn_jax.evaluation import statistics
-from unlearn_jax.evaluation.claims import Block
 from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.results_block import Block
 
 RETRAINED = [0.90, 0.92, 0.91, 0.93, 0.89]
 TEMPLATE = MetricCard(

@@ -1,5 +1,6 @@
 """Claims judged on records whose answer is known."""
 
+import dataclasses
 import math
 
 from absl.testing import absltest
@@ -14,7 +15,7 @@ from studies import shifted
 
 from unlearn_jax.evaluation import claims
 from unlearn_jax.evaluation import statistics
-from unlearn_jax.evaluation.claims import Block
+from unlearn_jax.evaluation.results_block import Block
 
 
 def judged(name, *blocks, populations=None):
@@ -70,6 +71,34 @@ class ClaimsTest(parameterized.TestCase):
     self.assertEqual(
       found.evidence, (f'kws sample:5%: {count} of 1 methods{names}.',)
     )
+
+  @parameterized.parameters(
+    (('bad_teacher', 'scrub'), 'supported'),
+    (('gradient_ascent', 'scrub'), 'not supported'),
+    ((), 'not supported'),
+  )
+  def test_c2(self, collapsed, want):
+    names = ('gradient_ascent', 'bad_teacher', 'scrub')
+    made = {name: method() for name in names}
+    for name in collapsed:
+      test = dataclasses.replace(made[name]['accuracy.test'], collapsed=True)
+      made[name]['accuracy.test'] = test
+    found = judged('C2', block(**made))
+    self.assertEqual(found.verdict, want)
+    self.assertIn(f'{len(collapsed)} of 3 collapsed', found.evidence[0])
+
+  @parameterized.parameters(
+    (0.01, False, 'supported'),
+    (0.01, True, 'not supported'),
+    (0.03, False, 'not supported'),
+  )
+  def test_c6(self, gap, damaged, want):
+    weighed = method(gap=gap, damaged=damaged)
+    found = judged(
+      'C6', block(**{'npo': method(gap=0.02), 'superloss:npo': weighed})
+    )
+    self.assertEqual(found.verdict, want)
+    self.assertLen(found.evidence, 1)
 
   @parameterized.parameters(
     (0.05, 0.05, 'supported'),

@@ -12,45 +12,13 @@ from typing import Literal
 import numpy as np
 
 from unlearn_jax.evaluation import statistics
-from unlearn_jax.evaluation.metric_card import MetricCard
-from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.evaluation.results_block import Block
 
 Verdict = Literal['supported', 'not supported', 'not tested']
-_LEVEL = 0.05
-_UTILITY = ('accuracy.retain', 'accuracy.test')
 _ATTACK = 'mia.loss_threshold.auc'
 _ULIRA = 'ulira.accuracy'
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-  """The results of one request.
-
-  Attributes:
-    task: 'kws' or 'sid'.
-    request: what was forgotten.
-    kind: 'sample', 'keyword' or 'speaker'.
-    cards: by method and metric.
-  """
-
-  task: str
-  request: str
-  kind: str
-  cards: Mapping[str, Mapping[str, MetricCard]]
-
-  @property
-  def title(self) -> str:
-    """Returns for instance 'kws sample:5%'."""
-    return f'{self.task} {self.request}'
-
-  def methods(self) -> list[str]:
-    """Returns the methods, without the original and retraining."""
-    return [m for m in self.cards if m not in (ORIGINAL, RETRAIN)]
-
-  def removes_class(self) -> bool:
-    """Says whether a class of the task is removed."""
-    return self.kind == {'kws': 'keyword', 'sid': 'speaker'}[self.task]
+_SUPERLOSS = 'superloss:'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,59 +53,18 @@ def judge_claims(
   populations = populations or {}
   return [
     _samples_cannot_be_forgotten(blocks),
-    _untested(
-      'C2',
-      'gradient_ascent, bad_teacher and scrub collapse for want of a retention '
-      'mechanism.',
-      'the collapse remains with the correct Kullback-Leibler divergence',
-    ),
+    _teachers_collapse(blocks),
     _relabelling_keeps(blocks),
     _classes_are_harder(blocks),
     _attacks_detect(blocks, populations),
-    _untested(
-      'C6',
-      'Weighing examples by SuperLoss lets methods forget more.',
-      'the gap to retraining falls, without collapse or loss of test accuracy',
-    ),
-    _untested(
+    _superloss_helps(blocks),
+    Claim(
       'C7',
       'Speech is harder to unlearn than images.',
       'gaps, in noise floors, are larger than on images of matched size',
+      'not tested',
     ),
   ]
-
-
-def _untested(name, text, rule):
-  return Claim(name, text, rule, 'not tested')
-
-
-def _paired(
-  block: Block, method: str, metric: str
-) -> tuple[np.ndarray, np.ndarray] | None:
-  """Returns a metric of a method and of retraining, [seeds] each."""
-  cards = [block.cards.get(m, {}).get(metric) for m in (method, RETRAIN)]
-  if cards[0] is None or cards[1] is None:
-    return None
-  own, ideal = np.array(cards[0].values), np.array(cards[1].values)
-  return (own, ideal) if len(own) == len(ideal) >= 2 else None
-
-
-def is_equivalent(block: Block, method: str, metric: str) -> bool:
-  """Says whether a metric equals retraining's within the noise floor.
-
-  Two one-sided tests on the differences, paired by seed, at the 5 % level.
-  """
-  pair = _paired(block, method, metric)
-  floor = block.cards[RETRAIN][metric].noise_floor if pair else math.nan
-  if pair is None or not floor > 0:
-    return False
-  return statistics.equivalence_p(*pair, floor) < _LEVEL
-
-
-def is_undamaged(block: Block, method: str) -> bool:
-  """Says whether retain and test accuracy are not judged as damaged."""
-  cards = block.cards[method]
-  return not any(cards[name].verdict == 'damaged' for name in _UTILITY)
 
 
 def _samples_cannot_be_forgotten(blocks):
@@ -151,7 +78,7 @@ def _samples_cannot_be_forgotten(blocks):
     found = [
       m
       for m in block.methods()
-      if is_undamaged(block, m) and is_equivalent(block, m, 'accuracy.forget')
+      if block.is_undamaged(m) and block.is_equivalent(m, 'accuracy.forget')
     ]
     equivalent += len(found)
     evidence.append(
@@ -159,6 +86,59 @@ def _samples_cannot_be_forgotten(blocks):
       f'{": " + ", ".join(found) if found else ""}.'
     )
   return _claim(name, text, rule, evidence, not equivalent)
+
+
+def _teachers_collapse(blocks):
+  name = 'C2'
+  text = (
+    'gradient_ascent, bad_teacher and scrub collapse for want of a retention '
+    'mechanism.'
+  )
+  rule = (
+    'bad_teacher and scrub, which have one, collapse with the correct '
+    'Kullback-Leibler divergence, each for some sample'
+  )
+  evidence, collapsed = [], set()
+  for block in _of(blocks, 'sample'):
+    known = [
+      m for m in ('gradient_ascent', 'bad_teacher', 'scrub') if m in block.cards
+    ]
+    found = [m for m in known if block.has_collapsed(m)]
+    collapsed.update(found)
+    if known:
+      evidence.append(
+        f'{block.title}: {len(found)} of {len(known)} collapsed'
+        f'{": " + ", ".join(found) if found else ""}.'
+      )
+  holds = {'bad_teacher', 'scrub'} <= collapsed
+  return _claim(name, text, rule, evidence, holds)
+
+
+def _superloss_helps(blocks):
+  name, text = (
+    'C6',
+    'Weighing examples by SuperLoss lets methods forget better.',
+  )
+  rule = (
+    'for most methods the 95 % interval of the difference in average gap, '
+    'paired by seed, lies below 0, without collapse or damage'
+  )
+  evidence, better, compared = [], 0, 0
+  for block in blocks:
+    for method in block.methods():
+      weighed = f'{_SUPERLOSS}{method}'
+      if weighed not in block.cards:
+        continue
+      gaps = [block.cards[m]['average_gap'].values for m in (weighed, method)]
+      found = statistics.compare_paired(*map(np.array, gaps)).difference
+      good = block.is_undamaged(weighed) and not block.has_collapsed(weighed)
+      better, compared = better + (good and found.high < 0), compared + 1
+      evidence.append(
+        f'{block.title}, {method}: {100 * found.mean:+.2f} points '
+        f'({100 * found.low:+.2f} to {100 * found.high:+.2f})'
+        f'{"" if good else ", damaged"}.'
+      )
+  return _claim(name, text, rule, evidence, better > compared / 2)
 
 
 def _relabelling_keeps(blocks):
@@ -171,7 +151,7 @@ def _relabelling_keeps(blocks):
   evidence, above = [], set()
   for block in _of(blocks, 'sample'):
     for method in ('random_label', 'salun'):
-      pair = _paired(block, method, 'accuracy.forget')
+      pair = block.paired(method, 'accuracy.forget')
       if pair is None:
         continue
       found = statistics.compare_paired(*pair).difference
@@ -197,10 +177,13 @@ def _classes_are_harder(blocks):
     samples = [b for b in _of(blocks, 'sample') if b.task == block.task]
     if not block.removes_class() or not samples:
       continue
-    size = _size(block)
-    sample = min(samples, key=lambda b: abs(_size(b) - size))
+    size = block.forget_size()
+    sample = min(samples, key=lambda b: abs(b.forget_size() - size))
     pairs = [
-      (_in_floors(block, m), _in_floors(sample, m))
+      (
+        block.gap_in_floors(m),
+        sample.gap_in_floors(m),
+      )
       for m in block.methods()
       if m in sample.cards
     ]
@@ -214,16 +197,6 @@ def _classes_are_harder(blocks):
   if not compared:
     evidence = []
   return _claim(name, text, rule, evidence, larger > compared / 2)
-
-
-def _size(block):
-  return block.cards[RETRAIN]['accuracy.forget'].n_examples
-
-
-def _in_floors(block, method):
-  card = block.cards[method].get('average_gap')
-  floor = block.cards[RETRAIN]['average_gap'].noise_floor
-  return card.value / floor if card is not None and floor > 0 else math.nan
 
 
 def _attacks_detect(blocks, populations):

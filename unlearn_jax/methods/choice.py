@@ -34,7 +34,7 @@ def parse(
   unfit: Collection[str] = (),
   flag: str = '--methods',
 ) -> tuple[str, ...]:
-  """Returns the names in a comma list; 'all' is every row.
+  """Returns the names in a comma list, in which 'all' is every row.
 
   A name is a method, or `wrapper:method`. `retrain` always comes first: it is
   the reference of the others.
@@ -50,12 +50,12 @@ def parse(
     InputError: if a name is not in the registry, or not allowed.
   """
   names = [name.strip() for name in text.split(',') if name.strip()]
-  if names == ['all']:
-    names = [
-      name
-      for name in METHODS
-      if name not in unfit and (with_class_rules or not spec(name).for_classes)
-    ]
+  everyone = [
+    name
+    for name in METHODS
+    if name not in unfit and (with_class_rules or not spec(name).for_classes)
+  ]
+  names = [n for name in names for n in (everyone if name == 'all' else [name])]
   for name in names:
     if name.rpartition(':')[2] in unfit:
       raise InputError(

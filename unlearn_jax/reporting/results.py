@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from unlearn_jax.evaluation.claims import Block
 from unlearn_jax.evaluation.claims import Claim
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting.tables import Cell
 from unlearn_jax.reporting.tables import Table
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from unlearn_jax.evaluation.claims import Block
 from unlearn_jax.evaluation.claims import Claim
+from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting import results
 from unlearn_jax.reporting import study_plots
 from unlearn_jax.reporting.page import Figure

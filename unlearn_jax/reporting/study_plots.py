@@ -9,8 +9,8 @@ from matplotlib import figure
 import matplotlib.ticker
 import numpy as np
 
-from unlearn_jax.evaluation.claims import Block
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting.plots import STYLE
 from unlearn_jax.reporting.plots import svg_of
 

@@ -1,0 +1,85 @@
+"""The results of one request: cards of all methods, and questions to them."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+
+import numpy as np
+
+from unlearn_jax.evaluation import statistics
+from unlearn_jax.evaluation.metric_card import MetricCard
+from unlearn_jax.evaluation.outcome import ORIGINAL
+from unlearn_jax.evaluation.outcome import RETRAIN
+
+_LEVEL = 0.05
+_UTILITY = ('accuracy.retain', 'accuracy.test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """The results of one request.
+
+  Attributes:
+    task: 'kws' or 'sid'.
+    request: what was forgotten.
+    kind: 'sample', 'keyword' or 'speaker'.
+    cards: by method and metric.
+  """
+
+  task: str
+  request: str
+  kind: str
+  cards: Mapping[str, Mapping[str, MetricCard]]
+
+  @property
+  def title(self) -> str:
+    """Returns for instance 'kws sample:5%'."""
+    return f'{self.task} {self.request}'
+
+  def methods(self) -> list[str]:
+    """Returns the methods, without the original and retraining."""
+    return [m for m in self.cards if m not in (ORIGINAL, RETRAIN)]
+
+  def removes_class(self) -> bool:
+    """Says whether a class of the task is removed."""
+    return self.kind == {'kws': 'keyword', 'sid': 'speaker'}[self.task]
+
+  def forget_size(self) -> float:
+    """Returns how many examples were forgotten."""
+    return self.cards[RETRAIN]['accuracy.forget'].n_examples or 0.0
+
+  def has_collapsed(self, method: str) -> bool:
+    """Says whether a method has collapsed in any seed."""
+    return any(card.collapsed for card in self.cards[method].values())
+
+  def is_undamaged(self, method: str) -> bool:
+    """Says whether retain and test accuracy are not judged as damaged."""
+    cards = self.cards[method]
+    return not any(cards[name].verdict == 'damaged' for name in _UTILITY)
+
+  def paired(
+    self, method: str, metric: str
+  ) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns a metric of a method and of retraining, [seeds] each."""
+    cards = [self.cards.get(m, {}).get(metric) for m in (method, RETRAIN)]
+    if cards[0] is None or cards[1] is None:
+      return None
+    own, ideal = np.array(cards[0].values), np.array(cards[1].values)
+    return (own, ideal) if len(own) == len(ideal) >= 2 else None
+
+  def is_equivalent(self, method: str, metric: str) -> bool:
+    """Says whether a metric equals retraining's within the noise floor.
+
+    Two one-sided tests on the differences, paired by seed, at the 5 % level.
+    """
+    pair = self.paired(method, metric)
+    floor = self.cards[RETRAIN][metric].noise_floor if pair else math.nan
+    if pair is None or not floor > 0:
+      return False
+    return statistics.equivalence_p(*pair, floor) < _LEVEL
+
+  def gap_in_floors(self, method: str) -> float:
+    """Returns the average gap in units of its noise floor, or nan."""
+    card = self.cards[method].get('average_gap')
+    floor = self.cards[RETRAIN]['average_gap'].noise_floor
+    return card.value / floor if card is not None and floor > 0 else math.nan
