@@ -134,7 +134,7 @@ class MakeCardsTest(parameterized.TestCase):
             'accuracy.forget',
             'accuracy.retain',
             'accuracy.test',
-            'mia.paper_loss',
+            'mia.loss_threshold.auc',
           )
         ]
       )
@@ -153,7 +153,9 @@ class MakeCardsTest(parameterized.TestCase):
     self.assertEqual((card.ideal, card.ideal_kind), (0.0, 'theory'))
     retrain = by_name(self.cards, 'retrain')['average_gap']
     self.assertGreaterEqual(retrain.value, 2 / 8 / 4)  # Of forget accuracy.
-    self.assertAlmostEqual(retrain.noise_floor, max(retrain.values))
+    # One pair a seed.
+    floor = np.percentile(retrain.values, 95)
+    self.assertAlmostEqual(retrain.noise_floor, floor)
 
   def test_broken_model_is_damaged_everywhere(self):
     for card in by_name(self.cards, 'broken').values():

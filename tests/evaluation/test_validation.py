@@ -36,7 +36,7 @@ class ValidationTest(absltest.TestCase):
     logits = {n: np.ones((len(x), 2)) for n, x in labels.items()}
     got = validation_values(logits, Subsets(labels, ('a', 'b')))
     self.assertTrue(np.isnan(got['accuracy.forget']))
-    self.assertTrue(np.isnan(got['mia.paper_loss']))
+    self.assertTrue(np.isnan(got['mia.loss_threshold.auc']))
 
 
 if __name__ == '__main__':

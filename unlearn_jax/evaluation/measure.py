@@ -140,7 +140,7 @@ def _attacks(losses, known, subsets):
     known: the same without classes that are forgotten whole.
     subsets: of the losses.
   """
-  members, others = _match(subsets)
+  members, others = match(subsets)
   sides = losses['forget'][members], losses['test'][others]
   threshold = mia.loss_threshold(*sides)
   values = {
@@ -156,10 +156,21 @@ def _attacks(losses, known, subsets):
   return values, len(members)
 
 
-def _match(subsets):
+def match(
+  subsets: Subsets, others: str = 'test'
+) -> tuple[np.ndarray, np.ndarray]:
+  """Pairs examples of the forget set with non-members that are like them.
+
+  Args:
+    subsets: labels and properties of the sets.
+    others: the set of the non-members.
+
+  Returns:
+    indices into the forget set and into the others, both [pairs].
+  """
   properties = [
     [subsets.labels[name], *(p[name] for p in subsets.properties.values())]
-    for name in ('forget', 'test')
+    for name in ('forget', others)
   ]
   return matching.match(*properties)
 
@@ -173,7 +184,7 @@ def forget_losses(
     outcome: of a run.
     subsets: of its sets.
   """
-  rows = dict(zip(('forget', 'test'), _match(subsets), strict=True))
+  rows = dict(zip(('forget', 'test'), match(subsets), strict=True))
   forget, test = (
     mia.cross_entropy(outcome.logits[name][i], subsets.labels[name][i])
     for name, i in rows.items()

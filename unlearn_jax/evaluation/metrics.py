@@ -107,7 +107,7 @@ METRICS: dict[str, Metric] = {
   'distance.activation': _FORGET_DISTANCE,
   'distance.loss_wasserstein': _FORGET_DISTANCE,
   'distance.weights': Metric('lower', is_pairwise=True),
-  'average_gap': Metric('lower', ideal='theory', is_pairwise=True),
+  'average_gap': Metric('lower', ideal='theory', is_pairwise=True, version=2),
   'tow': Metric('higher', is_pairwise=True),
   # For comparison with published tables.
   'aus': Metric('match'),

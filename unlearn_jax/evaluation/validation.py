@@ -6,7 +6,9 @@ import numpy as np
 
 from unlearn_jax.evaluation import accuracy
 from unlearn_jax.evaluation import gaps
+from unlearn_jax.evaluation import measure
 from unlearn_jax.evaluation import population_mia as mia
+from unlearn_jax.evaluation import roc
 from unlearn_jax.evaluation.outcome import Subsets
 
 
@@ -25,19 +27,24 @@ def validation_values(
     the values of `gaps.AVERAGED`, 'accuracy.test' and the attack being those on
     validation data; nan where a set is empty.
   """
-  labels = {name: subsets.labels[name] for name in logits}
+  labels = dict(subsets.labels)
+  sides = [
+    -mia.cross_entropy(logits[name][rows], labels[name][rows])
+    for name, rows in zip(
+      ('forget', 'validation'),
+      measure.match(subsets, 'validation'),
+      strict=True,
+    )
+  ]
   keep = ~np.isin(labels['validation'], subsets.forgotten_classes)
   labels['validation'] = labels['validation'][keep]
   known = {**logits, 'validation': logits['validation'][keep]}
-  losses = {n: mia.cross_entropy(known[n], labels[n]) for n in known}
   right = {n: accuracy.accuracy(labels[n], known[n].argmax(-1)) for n in known}
   values = {
     'accuracy.forget': right['forget'],
     'accuracy.retain': right['retain'],
     'accuracy.test': right['validation'],
-    'mia.paper_loss': mia.paper_loss(
-      losses['forget'], losses['retain'], losses['validation']
-    ),
+    'mia.loss_threshold.auc': roc.auc(*sides),
   }
   assert set(values) == set(gaps.AVERAGED)
   return values

@@ -176,11 +176,13 @@ def results_markdown(
 HOW_TO_READ = """\
 Dt, Df, Dr: accuracy on test, forget and retain set, percent, with half the
 width of the 95 % interval over seeds. Where a class is removed, Dt is of the
-others. MIA: percent of the forget set that an attack by loss calls unseen. Gap:
-mean distance to retraining over the four. The ideal of each is the row
-`retrain`, whose gap is that between two retrained models. Cost: time over that
-of retraining, percent. Verdict: of forget accuracy against retraining, or
-*damaged* where retain or test accuracy falls short by three noise floors."""
+others. MIA: percent of the forget set that the paper's attack by loss calls
+unseen. Gap: mean distance to retraining over Dt, Df, Dr and the area under the
+ROC curve of an attack by loss against matched non-members, in points. The ideal
+of each is the row `retrain`, whose gap is that between two retrained models.
+Cost: time over that of retraining, percent. Verdict: of forget accuracy against
+retraining, or *damaged* where retain or test accuracy falls short by three
+noise floors."""
 _HOW_SEARCHED = """\
 Every method tried as many settings, on a seed and a model that no result uses,
 and was chosen by the gap on validation data. The first setting is the preset
