@@ -91,12 +91,16 @@ def main() -> None:
   _print_plan(job, study)
   if PLAN.value:
     return
-  work.do(study.parts(), lambda part, left: print(f'{left} left: {part.name}'))
+  work.do(study.parts(), _say)
   with work.claim(job.workdir / 'records.jsonl') as mine:
     if mine:
       _write(job, study)
     else:
       print('All is done; another process writes the records.')
+
+
+def _say(part: work.Piece, left: int) -> None:
+  print(f'{left} left: {part.name}', flush=True)
 
 
 def _blocks(training: Training) -> list[Block]:
