@@ -273,14 +273,11 @@ for i, rate in enumerate(rates):
 #
 # The registry knows each method by name: how to build it, how its batches are
 # laid out, and its presets, one for single recordings (`preset`) and one for
-# whole classes (`class_preset`), as here.
-#
-# A batch is now an array of rows of `examples`, which stays on the device. Some
-# methods look at whole sets once before their first step: `loop.prepare` lets
-# them, and changes nothing for the others.
+# whole classes (`class_preset`), as here. `drive.unlearn` runs one; its batches
+# are arrays of rows of `examples`, which stay on the device.
 
 # %%
-from unlearn_jax.methods import registry as methods
+from unlearn_jax.methods.drive import unlearn
 from unlearn_jax.methods.spec import Problem
 
 NAMES = ['fine_tune', 'gradient_ascent', 'npo', 'ssd']
@@ -289,21 +286,10 @@ if not SMALL:
 problem = Problem(loss_fn, predict_fn, init_fn)
 sets = forget_rows, retain_rows
 
-
-def unlearn(name):
-  spec = methods.spec(name)
-  preset = spec.class_preset or spec.preset
-  method = spec.build(problem, preset.optimizer(), **preset.options)
-  state = loop.init(method, original, jax.random.key(3))
-  once = spec.prepare_batches(preset, *sets)
-  state = loop.prepare(method, state, *once, examples)
-  for epoch in range(preset.epochs):
-    pair = spec.epoch_batches(preset, *sets, epoch=epoch, seed=(3,))
-    state, _ = loop.run(method, state, *pair, examples)
-  return state.params
-
-
-models = {name: unlearn(name) for name in NAMES}
+models = {
+  name: unlearn(name, problem, original, sets, examples, removes_classes=True)
+  for name in NAMES
+}
 
 # %% [markdown]
 # `evaluate` sets models beside retrained ones, by every metric of one model. A

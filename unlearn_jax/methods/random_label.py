@@ -98,11 +98,16 @@ def random_label(
     resample: draw anew at every step instead of once for the run.
 
   Raises:
-    ValueError: if `retain_weight` is negative.
+    ValueError: if `retain_weight` is negative, or a batch has no `id`.
   """
   base.check_range('retain_weight', retain_weight, 0.0)
 
   def direction_fn(params, forget, retain, key, frozen, hyper):
+    if 'id' not in forget:
+      raise ValueError(
+        'random_label needs an `id` [batch] of each example in forget batches, '
+        'so that its wrong label stays the same.'
+      )
     num_classes = jax.eval_shape(predict_fn, params, forget).shape[-1]
     label_key = key if resample else frozen
     label = wrong_labels(label_key, forget['label'], forget['id'], num_classes)
