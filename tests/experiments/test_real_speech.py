@@ -28,8 +28,8 @@ def test_forgets_a_spoken_digit(run_job, shared_data, tmp_path):
     assert values[method, 'accuracy.forget'] < 0.1
     assert values[method, 'accuracy.test_forgotten'] < 0.1
     assert values[method, 'accuracy.test'] > 0.85
-  # The accuracies are retraining's; the gap has the attack in it too, which sees
-  # which recordings of the digit this rule was taught to get wrong.
+  # The accuracies are those of retraining; the gap has the attack too, which
+  # sees which recordings of the digit this rule was taught to get wrong.
   assert values['neg_grad_plus', 'tow'] > 0.95
   assert values['neg_grad_plus', 'average_gap'] < 0.1
   assert values['neg_grad_plus', 'cost.rte'] > 1.0
