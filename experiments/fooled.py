@@ -44,7 +44,7 @@ RUNS = flags.DEFINE_string(
 SHADOW = flags.DEFINE_string(
   'shadow', None, 'Folder of a population of kws_shadow; not needed.'
 )
-_HEAD, _SHIFT = 'Dense_0', 100.0
+_SHIFT = 100.0
 _ASCENT_RATE, _ASCENT_ACCURACY, _MOST_STEPS = 1e-3, 0.05, 500
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     described['seed'],
     split_seed=described['split_seed'],
   )
-  classifier = task.classifier
+  classifier, head = task.classifier, task.classifier.blocks[-1]
   like = classifier.init_fn(jax.random.key(0))
   original = stored.find('runs', str(folder / 'original')).load(task, like)
   properties = cell.subsets.properties
@@ -92,8 +92,8 @@ def main() -> None:
   cards = evaluate(
     classifier.predict_fn,
     {
-      'constant': _constant(original),
-      'random head': original | {_HEAD: like[_HEAD]},
+      'constant': _constant(original, head),
+      'random head': original | {head: like[head]},
       'ascent': _ascended(task.problem, original, sets['forget']),
     },
     sets,
@@ -112,13 +112,13 @@ def main() -> None:
     print(tables.populations(populations).to_text())
 
 
-def _constant(params: Mapping[str, Any]) -> dict[str, Any]:
+def _constant(params: Mapping[str, Any], head: str) -> dict[str, Any]:
   """Returns a model whose answer is the first class."""
-  head = dict(params[_HEAD])
-  if 'bias' not in head:
+  last = dict(params[head])
+  if 'bias' not in last:
     raise InputError('--runs: must be models with --head=softmax.')
-  head['bias'] = head['bias'].at[0].add(_SHIFT)
-  return {**params, _HEAD: head}
+  last['bias'] = last['bias'].at[0].add(_SHIFT)
+  return {**params, head: last}
 
 
 def _constant_population(folder: pathlib.Path) -> list[MetricCard]:
