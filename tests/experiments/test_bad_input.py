@@ -153,7 +153,7 @@ def test_checkpoint_of_another_shape(fails, run_job, tmp_path):
   )
   model = f'--checkpoint={tmp_path / "two" / "seed_0" / "original"}'
   fails(
-    r'model: .*Dense_0.* has shape \(2,\), the network needs \(3,\)',
+    r'model: .*head.* has shape \(2,\), the network needs \(3,\)',
     model,
     f'--data_dir={three}',
     arabic,

@@ -19,7 +19,6 @@ from unlearn_jax.types import InputError
 
 FLAGS = [
   '--task=kws',
-  '--model=x_vector_small',  # Quick to compile.
   '--request=sample:10%',
   '--request=keyword:up',
   '--search_on=sample:20%',

@@ -228,7 +228,7 @@ def test_models_are_judged_by_every_metric(workdir, run_apart, tmp_path):
     assert own[name].value == pytest.approx(before[name], abs=1e-6), name
   assert 'relearn.anamnesis' in own and 'relearn.anamnesis' not in before
   assert own['cost.rte'].value > 0
-  assert 'ResidualBlock_2' in str(sorted(own))
+  assert 'segment6' in str(sorted(own))
   html = (audit / 'report' / 'index.html').read_text()
   assert '>salun</td>' in html
 
@@ -246,7 +246,7 @@ def test_models_that_are_wrong_on_purpose_are_noticed(
   assert constant.value == pytest.approx(1.0) and constant.collapsed
   assert constant.verdict == 'damaged'
   # Its layers below the last are those of the original model.
-  layer = by_name['constant', 'cka.original.forget.ResidualBlock_2']
+  layer = by_name['constant', 'cka.original.forget.segment6']
   assert layer.value == pytest.approx(1.0)
   (tmp_path / 'design.npz').write_text('junk')
   for args, message in (

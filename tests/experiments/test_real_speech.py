@@ -9,6 +9,7 @@ def test_forgets_a_spoken_digit(run_job, shared_data, tmp_path):
     '--dataset=free_spoken_digits',
     f'--data_dir={shared_data / "free_spoken_digit_dataset"}',
     '--split=official',
+    '--model=tc_resnet8',
     '--forget=keyword:7',
     '--methods=neg_grad_plus',
     '--epochs=25',
