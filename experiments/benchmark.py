@@ -84,10 +84,9 @@ def main() -> None:
     retrain_replicates=comparison_flags.RETRAIN_REPLICATES.value,
     settings=SETTINGS.value,
   )
-  for request in {b.request: b for b in blocks} | {
-    b.tuned_on: b for b in blocks if b.tuned_on
-  }:
-    study.cell(request, 0)  # What does not fit the corpus is said at once.
+  for block in blocks:  # What does not fit the corpus is said at once.
+    for request in filter(None, (block.request, block.tuned_on)):
+      study.cell(request, 0)
   _print_plan(job, study)
   if PLAN.value:
     return

@@ -86,10 +86,16 @@ def _read(path: str) -> tuple[list[MetricCard], list[Mapping[str, Any]]]:
   """Returns the cards and the searches of a study."""
   where = pathlib.Path(path).expanduser()
   if where.is_file():
-    with gzip.open(where, 'rt', encoding='utf-8') as file:
-      held = json.load(file)
-    cards = [MetricCard.from_json(json.dumps(card)) for card in held['cards']]
-    return cards, held['searches']
+    try:
+      with gzip.open(where, 'rt', encoding='utf-8') as file:
+        held = json.load(file)
+      cards = [MetricCard.from_json(json.dumps(card)) for card in held['cards']]
+      return cards, held['searches']
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+      raise InputError(
+        f'--study={path}: must be the folder of a study, or a file that '
+        f'--compact wrote, and is not ({error}).'
+      ) from error
   versions = [where, *sorted(where.glob('version_*'))]
   versions = [v for v in versions if (v / 'records.jsonl').exists()]
   if not versions:
@@ -104,8 +110,12 @@ def _read(path: str) -> tuple[list[MetricCard], list[Mapping[str, Any]]]:
       'one of these folders.'
     )
   cards = records.read(versions[0] / 'records.jsonl')
-  lines = (versions[0] / 'searches.jsonl').read_text('utf-8').splitlines()
-  return cards, [json.loads(line) for line in lines]
+  searches = versions[0] / 'searches.jsonl'
+  try:
+    lines = searches.read_text('utf-8').splitlines()
+    return cards, [json.loads(line) for line in lines]
+  except (OSError, ValueError) as error:
+    raise InputError(f'{searches}: cannot be read ({error}).') from error
 
 
 def _write_compact(

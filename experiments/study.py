@@ -141,8 +141,9 @@ class Study:
 
   def failures(self, block: Block) -> list[str]:
     """Returns what each failed run of a block says."""
-    files = (self._folder / block.name).glob(f'*/*/{_FAILED}')
-    return [path.read_text('utf-8').strip() for path in sorted(files)]
+    folder = self._folder / block.name
+    files = [run.folder(folder) / _FAILED for run in self.runs(block)]
+    return [f.read_text('utf-8').strip() for f in files if f.exists()]
 
   def search(self, block: Block, method: str) -> pathlib.Path | None:
     """Returns the record of the search for a method; None has no search."""
@@ -162,11 +163,11 @@ class Study:
   def _search_path(self, request, method):
     return self._tuning_folder(request) / f'{method.replace(":", "_")}.json'
 
-  def _runner_of(self, block: Block) -> Runner:
-    """Returns what runs a block; blocks of the same settings share programs."""
-    found = {method: self.preset(block, method) for method in block.methods}
-    presets = {m: preset for m, preset in found.items() if preset is not None}
-    runner = self._runner.with_presets(presets)
+  def _runner_of(self, block: Block, method: str) -> Runner:
+    """Returns what runs one method; searches of others may be under way."""
+    preset = self.preset(block, method)
+    assert preset is not None
+    runner = self._runner.with_presets({method: preset})
     return runner.at(self._folder / block.name)
 
   def _params(self, seed: int) -> Params:
@@ -239,7 +240,7 @@ class Study:
       def make(run=run):
         cell = self.cell(block.request, run.seed)
         try:
-          runner = self._runner_of(block)
+          runner = self._runner_of(block, run.method)
           runner.outcome(cell, run, self._params(run.seed))
         except NonFiniteLossError as error:  # Others need not wait for it.
           write_text(run.folder(folder) / _FAILED, f'{error}\n')
@@ -262,8 +263,6 @@ class Study:
     folder = self._folder / block.name
     original = outcomes.load(_made(Run(ORIGINAL, seed), self._folder))
     cell = self.cell(block.request, seed)
-    if not (folder / f'seed_{seed}').is_dir():
-      return []
     runs = [r for r in self.runs(block) if r.seed == seed]
     runs = [r for r in runs if _made(r, folder).exists()]
     first = self._runner.evaluate(

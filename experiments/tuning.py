@@ -51,7 +51,11 @@ def find_settings(
     settings: how many to try.
 
   Returns:
-    a record that JSON can hold: every trial, which was chosen, and the cost.
+    a record that JSON can hold: every trial, which was chosen, which is the
+    preset (None if fewer settings were tried than it has lengths), the cost.
+
+  Raises:
+    InputError: if no gap is defined, as where the validation set is empty.
   """
   score = _Score(task, cell, retrained)
   found = search_lib.search(
@@ -66,7 +70,14 @@ def find_settings(
     settings=settings,
     seed=SEED,
   )
-  best = found.best(GAP)
+  try:
+    best = found.best(GAP)
+  except ValueError as error:
+    raise InputError(
+      f'--search_on={cell.request}: no setting of {method} has a gap to '
+      'retraining; the validation set must have recordings that match those '
+      'to forget.'
+    ) from error
   passes = task.recipe.epochs * len(cell.rows['retain'])
   return {
     'method': method,
@@ -80,7 +91,10 @@ def find_settings(
       'run_s': found.run_s,
       'score_s': found.score_s,
     },
-    'chosen': [t is best for t in found.trials].index(True),
+    'chosen': found.trials.index(best),
+    'preset': next(
+      (i for i, t in enumerate(found.trials) if t.preset == preset), None
+    ),
     'trials': [
       {
         'preset': dataclasses.asdict(trial.preset),

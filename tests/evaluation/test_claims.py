@@ -55,6 +55,21 @@ class ClaimsTest(parameterized.TestCase):
       {c.verdict for c in claims.judge_claims([])}, {'not tested'}
     )
 
+  def test_one_seed_decides_nothing_that_is_paired(self):
+    names = ('npo', 'superloss:npo', 'random_label', 'salun')
+    one = {
+      name: {k: dataclasses.replace(c, values=c.values[:1]) for k, c in own}
+      for name, own in ((n, method().items()) for n in names)
+    }
+    found = {c.name: c for c in claims.judge_claims([block(**one)])}
+    for name in ('C1', 'C3', 'C6'):
+      self.assertEqual(found[name].verdict, 'not tested', name)
+
+  def test_methods_that_were_not_run_decide_nothing(self):
+    found = block(gradient_ascent=method(), random_label=method())
+    self.assertEqual(judged('C2', found).verdict, 'not tested')
+    self.assertEqual(judged('C3', found).verdict, 'not tested')
+
   @parameterized.parameters(
     # Within the floor of 0.02, surely beyond it, and within it but damaged.
     (shifted(0.0), False, 'not supported'),

@@ -12,6 +12,7 @@ import time
 import pytest
 from test_kws_unlearn import metrics
 
+from experiments import work
 from unlearn_jax.methods import registry
 from unlearn_jax.reporting import records
 from unlearn_jax.training import checkpoint
@@ -76,6 +77,8 @@ def test_runs_have_the_setting_that_the_search_found(workdir):
     gaps = [trial['gap'] for trial in record['trials']]
     chosen = record['trials'][record['chosen']]
     assert chosen['gap'] == min(gaps)
+    own = dataclasses.asdict(registry.spec(method).preset)
+    assert record['trials'][record['preset']]['preset'] == own
     assert presets['sample:10%', method] == chosen['preset']
     # Nothing was searched for keywords.
     own = dataclasses.asdict(registry.spec(method).class_preset)
@@ -136,6 +139,30 @@ def test_killed_and_shared_studies_end_in_the_same_records(
   names = [line.partition('left: ')[2] for line in begun]
   assert len(names) == len(set(names))
   folder = version_folder(tmp_path)
+  assert metrics(folder) == metrics(version_folder(workdir))
+
+
+def test_a_run_waits_for_its_own_search_alone(workdir, start_job, tmp_path):
+  """Another process may still be at the search of another method."""
+  shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+  folder = version_folder(tmp_path)
+  search = folder / 'tuning' / 'sample_20pc' / 'delete.json'
+  runs = folder / 'sample_10pc' / 'seed_0'
+  search.rename(tmp_path / 'search_of_another')
+  for method in ('gradient_ascent', 'delete'):
+    shutil.rmtree(runs / method)
+  with work.claim(search) as mine:
+    assert mine
+    job = start_job('benchmark', f'--workdir={tmp_path}', *FLAGS)
+    deadline = time.monotonic() + 120
+    while not (runs / 'gradient_ascent' / 'outcome.npz').exists():
+      assert job.poll() is None, job.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.05)
+    assert not (runs / 'delete').exists()
+    (tmp_path / 'search_of_another').rename(search)
+  _, error = job.communicate(timeout=120)
+  assert job.returncode == 0, error
   assert metrics(folder) == metrics(version_folder(workdir))
 
 
@@ -238,6 +265,7 @@ def test_report_without_a_retrained_model(workdir, run_job, tmp_path):
   [
     ([], '^--study: must be given'),
     (['--study=nowhere'], '^--study=nowhere: holds no records'),
+    ([f'--study={__file__}'], r'test_benchmark.py: must be the folder of a st'),
     (['--study=STUDY', '--ulira=kws:x'], '--ulira=kws:x: must be TASK:REQUEST'),
     (['--study=STUDY', '--ulira=x:sample:5%=y'], 'must be TASK:REQUEST=FOLD'),
   ],

@@ -21,6 +21,7 @@ SEARCH = {
   'method': 'npo',
   'forget': 'sample:5%',
   'chosen': 1,
+  'preset': 0,
   'retrain_gaps': [0.01],
   'cost': {'run_s': 60.0, 'compile_s': 30.0},
   'trials': [

@@ -16,6 +16,7 @@ from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 
 Verdict = Literal['supported', 'not supported', 'not tested']
+_FORGET = 'accuracy.forget'
 _ATTACK = 'mia.loss_threshold.auc'
 _ULIRA = 'ulira.accuracy'
 _SUPERLOSS = 'superloss:'
@@ -75,14 +76,14 @@ def _samples_cannot_be_forgotten(blocks):
   )
   evidence, equivalent = [], 0
   for block in _of(blocks, 'sample'):
-    found = [
-      m
-      for m in block.methods()
-      if block.is_undamaged(m) and block.is_equivalent(m, 'accuracy.forget')
-    ]
+    tested = {m: block.is_equivalent(m, _FORGET) for m in block.methods()}
+    tested = {m: same for m, same in tested.items() if same is not None}
+    if not tested:  # Of one seed, nothing can be said.
+      continue
+    found = [m for m in tested if tested[m] and block.is_undamaged(m)]
     equivalent += len(found)
     evidence.append(
-      f'{block.title}: {len(found)} of {len(block.methods())} methods'
+      f'{block.title}: {len(found)} of {len(tested)} methods'
       f'{": " + ", ".join(found) if found else ""}.'
     )
   return _claim(name, text, rule, evidence, not equivalent)
@@ -103,13 +104,14 @@ def _teachers_collapse(blocks):
     known = [
       m for m in ('gradient_ascent', 'bad_teacher', 'scrub') if m in block.cards
     ]
+    if not {'bad_teacher', 'scrub'} <= set(known):
+      continue
     found = [m for m in known if block.has_collapsed(m)]
     collapsed.update(found)
-    if known:
-      evidence.append(
-        f'{block.title}: {len(found)} of {len(known)} collapsed'
-        f'{": " + ", ".join(found) if found else ""}.'
-      )
+    evidence.append(
+      f'{block.title}: {len(found)} of {len(known)} collapsed'
+      f'{": " + ", ".join(found) if found else ""}.'
+    )
   holds = {'bad_teacher', 'scrub'} <= collapsed
   return _claim(name, text, rule, evidence, holds)
 
@@ -127,10 +129,10 @@ def _superloss_helps(blocks):
   for block in blocks:
     for method in block.methods():
       weighed = f'{_SUPERLOSS}{method}'
-      if weighed not in block.cards:
+      pair = block.paired(weighed, 'average_gap', method)
+      if pair is None:
         continue
-      gaps = [block.cards[m]['average_gap'].values for m in (weighed, method)]
-      found = statistics.compare_paired(*map(np.array, gaps)).difference
+      found = statistics.compare_paired(*pair).difference
       good = block.is_undamaged(weighed) and not block.has_collapsed(weighed)
       better, compared = better + (good and found.high < 0), compared + 1
       evidence.append(
@@ -148,14 +150,15 @@ def _relabelling_keeps(blocks):
     'the 95 % interval of the difference in forget accuracy to retraining, '
     'paired by seed, lies above the noise floor, for both methods somewhere'
   )
-  evidence, above = [], set()
+  evidence, above, seen = [], set(), set()
   for block in _of(blocks, 'sample'):
     for method in ('random_label', 'salun'):
-      pair = block.paired(method, 'accuracy.forget')
+      pair = block.paired(method, _FORGET)
       if pair is None:
         continue
       found = statistics.compare_paired(*pair).difference
-      floor = block.cards[RETRAIN]['accuracy.forget'].noise_floor
+      floor = block.cards[RETRAIN][_FORGET].noise_floor
+      seen.add(method)
       if found.low > floor:
         above.add(method)
       evidence.append(
@@ -163,6 +166,8 @@ def _relabelling_keeps(blocks):
         f'({100 * found.low:+.2f} to {100 * found.high:+.2f}), floor '
         f'{100 * floor:.2f}.'
       )
+  if len(seen) < 2:
+    evidence = []
   return _claim(name, text, rule, evidence, len(above) == 2)
 
 
@@ -214,7 +219,7 @@ def _attacks_detect(blocks, populations):
       if where is None:
         continue
       cards = {m: where.cards[m].get(metric) for m in where.methods()}
-      known = {m: c for m, c in cards.items() if c is not None}
+      known = {m: c for m, c in cards.items() if c and not _is_nan(c)}
       above = [m for m, card in known.items() if _is_above(card)]
       found, compared = found + len(above), compared + len(known)
       evidence.append(
@@ -224,6 +229,10 @@ def _attacks_detect(blocks, populations):
   if not compared:
     evidence = []
   return _claim(name, text, rule, evidence, found > compared / 2)
+
+
+def _is_nan(card):
+  return math.isnan(card.value) or math.isnan(card.ci_low)
 
 
 def _is_above(card):

@@ -58,24 +58,30 @@ class Block:
     return not any(cards[name].verdict == 'damaged' for name in _UTILITY)
 
   def paired(
-    self, method: str, metric: str
+    self, method: str, metric: str, other: str = RETRAIN
   ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns a metric of a method and of retraining, [seeds] each."""
-    cards = [self.cards.get(m, {}).get(metric) for m in (method, RETRAIN)]
+    """Returns a metric of two methods, [seeds] each.
+
+    None where one is not there, or fewer than two seeds have both.
+    """
+    cards = [self.cards.get(m, {}).get(metric) for m in (method, other)]
     if cards[0] is None or cards[1] is None:
       return None
-    own, ideal = np.array(cards[0].values), np.array(cards[1].values)
-    return (own, ideal) if len(own) == len(ideal) >= 2 else None
+    own, its = np.array(cards[0].values), np.array(cards[1].values)
+    if len(own) != len(its) or (~np.isnan(own - its)).sum() < 2:
+      return None
+    return own, its
 
-  def is_equivalent(self, method: str, metric: str) -> bool:
+  def is_equivalent(self, method: str, metric: str) -> bool | None:
     """Says whether a metric equals retraining's within the noise floor.
 
     Two one-sided tests on the differences, paired by seed, at the 5 % level.
+    None where that cannot be tested: one seed, or no noise floor.
     """
     pair = self.paired(method, metric)
     floor = self.cards[RETRAIN][metric].noise_floor if pair else math.nan
     if pair is None or not floor > 0:
-      return False
+      return None
     return statistics.equivalence_p(*pair, floor) < _LEVEL
 
   def gap_in_floors(self, method: str) -> float:

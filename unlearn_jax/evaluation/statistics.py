@@ -123,14 +123,7 @@ def compare_paired(first: np.ndarray, second: np.ndarray) -> PairedComparison:
     ValueError: if the numbers of seeds differ, or fewer than two pairs are
       left.
   """
-  first, second = np.asarray(first, float), np.asarray(second, float)
-  if first.shape != second.shape:
-    raise ValueError(
-      f'the methods must have the same seeds, got {len(first)} and '
-      f'{len(second)}.'
-    )
-  differences = first - second
-  differences = differences[~np.isnan(differences)]
+  differences = _differences(first, second)
   if len(differences) < 2:
     raise ValueError(
       f'a comparison needs 2 seeds of both methods, got {len(differences)}.'
@@ -146,6 +139,18 @@ def compare_paired(first: np.ndarray, second: np.ndarray) -> PairedComparison:
     (differences,), np.mean, permutation_type='samples', n_resamples=10_000
   )
   return PairedComparison(interval, p_t, float(flipped.pvalue))
+
+
+def _differences(first, second):
+  """Returns paired differences without nan, or raises a ValueError."""
+  first, second = np.asarray(first, float), np.asarray(second, float)
+  if first.shape != second.shape:
+    raise ValueError(
+      f'the methods must have the same seeds, got {len(first)} and '
+      f'{len(second)}.'
+    )
+  differences = first - second
+  return differences[~np.isnan(differences)]
 
 
 def equivalence_p(
@@ -170,14 +175,7 @@ def equivalence_p(
   """
   if not margin > 0:
     raise ValueError(f'margin must be > 0, got {margin}.')
-  first, second = np.asarray(first, float), np.asarray(second, float)
-  if first.shape != second.shape:
-    raise ValueError(
-      f'the methods must have the same seeds, got {len(first)} and '
-      f'{len(second)}.'
-    )
-  differences = first - second
-  differences = differences[~np.isnan(differences)]
+  differences = _differences(first, second)
   if len(differences) < 2:
     return float('nan')
   mean, error = differences.mean(), scipy.stats.sem(differences)

@@ -53,7 +53,8 @@ class Search:
   """What a search found.
 
   Attributes:
-    trials: in the order of the draws; the first draw is the preset.
+    trials: in the order of the draws; the first draw is the preset, at each
+      length that is tried.
     compile_s: seconds of compiling.
     run_s: seconds of the runs.
     score_s: seconds of scoring.

@@ -58,7 +58,7 @@ def results_table(block: Block, population: Block | None = None) -> Table:
     row = [Cell(method), *(_share(cards.get(name)) for name in metrics)]
     if population is not None:
       row.append(_share(population.cards.get(method, {}).get(_ULIRA)))
-    row += [_cost(cards.get('cost.rte')), Cell(_verdict(cards))]
+    row += [_cost(cards.get('cost.rte')), Cell(_verdict(block, method))]
     rows.append(tuple(row))
   return Table(tuple(header), tuple(rows))
 
@@ -82,13 +82,12 @@ def _cost(card: MetricCard | None) -> Cell:
   return Cell(f'{100 / card.value:.1f}')
 
 
-def _verdict(cards):
-  if any(card.collapsed for card in cards.values()):
+def _verdict(block, method):
+  if block.has_collapsed(method):
     return 'collapsed'
-  names = ('accuracy.retain', 'accuracy.test')
-  if any(cards[name].verdict == 'damaged' for name in names):
+  if not block.is_undamaged(method):
     return 'damaged'
-  return cards['accuracy.forget'].verdict
+  return block.cards[method]['accuracy.forget'].verdict
 
 
 def searches_table(searches: Sequence[Mapping[str, Any]]) -> Table:
@@ -110,14 +109,14 @@ def searches_table(searches: Sequence[Mapping[str, Any]]) -> Table:
   for record in searches:
     trials, chosen = record['trials'], record['trials'][record['chosen']]
     gaps = np.array([trial['gap'] for trial in trials], float)
-    preset = chosen['preset']
+    preset, own = chosen['preset'], record['preset']
     parts = [f'{name} {_number(preset[name])}' for name in _OPTIONS]
     options = [f'{k} {_number(v)}' for k, v in preset['options'].items()]
     texts = (
       record['method'],
       record['forget'],
       f'{100 * chosen["gap"]:.1f}',
-      f'{100 * gaps[0]:.1f}',
+      f'{100 * gaps[own]:.1f}' if own is not None else '',
       f'{100 * np.nanmedian(gaps):.1f}',
       ', '.join((parts if preset['epochs'] else []) + options),
       f'{sum(record["cost"].values()) / 60:.1f}',

@@ -74,7 +74,9 @@ def _sensitivity_panel(axes, record):
   axes.scatter(
     values[chosen], gaps[chosen], s=60, facecolors='none', edgecolors='k'
   )
-  axes.scatter(values[0], gaps[0], s=40, marker='x', color='k', lw=1)
+  own = record['preset']
+  if own is not None:
+    axes.scatter(values[own], gaps[own], s=40, marker='x', color='k', lw=1)
   if record['retrain_gaps']:
     axes.axhline(100 * np.mean(record['retrain_gaps']), color=_IDEAL, lw=1)
   if (values > 0).all():
