@@ -3,7 +3,7 @@ r"""Times a search of settings beside one setting, in one run.
   python benchmarks/search.py --methods=npo,bad_teacher,ssd --settings=32
 
 Each method runs on a TC-ResNet8 whose input is noise, by its preset: once with
-one setting, as a job runs it, and once as a search of all, by both strategies.
+one setting, as a job runs it, and once as a search of all, by each strategy.
 Scores are accuracies on the validation share. Compile time is told apart; a
 search is new to the process each time, as a user's is.
 """
@@ -30,6 +30,7 @@ _CLIPS = flags.DEFINE_integer('clips', 4_800, 'Clips of the training set.', 1)
 _FORGET = flags.DEFINE_integer('forget', 240, 'Clips to forget.', 1)
 _SCORED = flags.DEFINE_integer('scored', 1_800, 'Clips that a score is of.', 1)
 _METHODS = flags.DEFINE_list('methods', ['npo', 'bad_teacher', 'ssd'], 'Rows.')
+_STRATEGIES = flags.DEFINE_list('strategies', ['map', 'vmap'], 'Of a search.')
 _SETTINGS = flags.DEFINE_integer('settings', 32, 'Settings of a search.', 1)
 
 
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> None:
       f'{one[2]:.2f}',
       flush=True,
     )
-    for strategy in ('map', 'vmap'):
+    for strategy in _STRATEGIES.value:
       found = search(
         name,
         spec(name),

@@ -8,19 +8,18 @@ a rule inside a wrapper.
 import dataclasses
 import functools
 
+from unlearn_jax.methods import edit_rows
 from unlearn_jax.methods import embedding_rows
 from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.boundary_expand import boundary_expand
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.cf_k import cf_k
+from unlearn_jax.methods.confidence_matching import confidence_matching
 from unlearn_jax.methods.delete import delete
 from unlearn_jax.methods.eu_k import eu_k
 from unlearn_jax.methods.fine_tune import fine_tune
-from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
-from unlearn_jax.methods.influence import influence
 from unlearn_jax.methods.l1_sparse import l1_sparse
-from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.msg import msg
 from unlearn_jax.methods.neg_grad_plus import neg_grad_plus
 from unlearn_jax.methods.noisy_ascent import noisy_ascent
@@ -30,7 +29,6 @@ from unlearn_jax.methods.random_label import random_label
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.spec import MethodSpec
-from unlearn_jax.methods.ssd import ssd
 from unlearn_jax.methods.unsir import unsir
 from unlearn_jax.methods.wrappers import wrapped
 from unlearn_jax.methods.wrappers import WRAPPERS
@@ -59,12 +57,23 @@ _TEACH = {
   'direction': 'teacher_student',
   'uniform_teacher': False,
 }
+# A whole class: the confidence that retrained models have in one that they
+# never heard.
+_MATCH_CLASS = {
+  'slope': 0.0,
+  'offset': -13.0,
+  'spread': 1.3,
+  'loss_weight': 10.0,
+  'distill_weight': 30.0,
+}
+_MATCH = {
+  'slope': 1.2,
+  'offset': -1.5,
+  'spread': 0.0,
+  'loss_weight': 3.0,
+  'distill_weight': 10.0,
+}
 _SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
-
-
-def _edit(options, **settings) -> Preset:
-  """A preset of a rule that takes no steps."""
-  return Preset(0, 0.0, options=options, **settings)
 
 
 METHODS: dict[str, MethodSpec] = {
@@ -187,6 +196,20 @@ METHODS: dict[str, MethodSpec] = {
     summary='imitates a random network on the forget set, itself elsewhere',
     when='a whole class, logits rather than labels',
   ),
+  'confidence_matching': MethodSpec(
+    build=lambda p, tx, **o: confidence_matching(
+      p.loss_fn, p.predict_fn, tx, **o
+    ),
+    needs=_BOTH,
+    preset=Preset(
+      2, 1.5e-3, schedule='cosine', forget_batch=32, options=_MATCH
+    ),
+    class_preset=Preset(
+      2, 3e-3, schedule='cosine', forget_batch=32, options=_MATCH_CLASS
+    ),
+    summary='makes a recording as little known as if it had never been heard',
+    when='an auditor compares with retrained models',
+  ),
   'scrub': MethodSpec(
     build=lambda p, tx, **o: scrub(p.loss_fn, p.predict_fn, tx, **o),
     needs=_BOTH,
@@ -220,48 +243,9 @@ METHODS: dict[str, MethodSpec] = {
     summary='impairs with noise that the model gets most wrong, then repairs',
     when='a whole class whose recordings are gone already',
   ),
-  'ssd': MethodSpec(
-    build=lambda p, tx, **o: ssd(p.loss_fn, **o),
-    needs=_BOTH,
-    preset=_edit({'threshold': 40.0, 'dampening': 0.7}),
-    class_preset=_edit({'threshold': 9.0, 'dampening': 0.28}),
-    summary='dampens the weights that matter most for the forget set',
-    when='seconds, no training',
-  ),
-  'lfssd': MethodSpec(
-    build=lambda p, tx, **o: lfssd(p.predict_fn, **o),
-    needs=_BOTH,
-    preset=_edit({'threshold': 1.5, 'dampening': 0.7}),
-    reads_losses=False,
-    class_preset=_edit({'threshold': 3.4, 'dampening': 0.95}),
-    summary='the same without labels',
-    when='seconds, no training, no labels',
-  ),
-  'fisher_forgetting': MethodSpec(
-    build=lambda p, tx, **o: fisher_forgetting(p.loss_fn, p.predict_fn, **o),
-    needs=_RETAIN,
-    preset=_edit({'mode': 'empirical', 'noise': 2.5e-7, 'max_std': 0.03}),
-    summary='noise where the retain set does not care',
-    when='no forget data at hand',
-  ),
-  'influence': MethodSpec(
-    build=lambda p, tx, **o: influence(p.loss_fn, p.predict_fn, **o),
-    needs=_BOTH,
-    preset=_edit({'step': 0.98, 'damping': 2.2, 'max_step_norm': 0.76}),
-    class_preset=_edit(
-      {
-        'step': 24,
-        'damping': 1.6e-2,
-        'max_step_norm': 2.7,
-        'max_iterations': 20,
-      }
-    ),
-    summary='one Newton step towards the minimum without the forget set',
-    when='few recordings, a model near its optimum',
-  ),
 }
 
-METHODS |= embedding_rows.ROWS
+METHODS |= edit_rows.ROWS | embedding_rows.ROWS
 METHODS['scrub_rewind'] = dataclasses.replace(
   wrapped('rewind', METHODS['scrub']),
   build=METHODS['scrub'].build,

@@ -78,6 +78,12 @@ RANGES: dict[str, dict[str, Range]] = {
     'distill_weight': Range(0.1, 10.0),
     'temperature': Range(1.0, 8.0),
   },
+  # Slope, offset and spread are read off confidences, not searched.
+  'confidence_matching': {
+    'learning_rate': Range(3e-4, 3e-2),
+    'loss_weight': Range(1.0, 30.0),
+    'distill_weight': Range(1.0, 50.0),
+  },
   'msg': {
     'learning_rate': _FINE_TUNE,
     'fraction': Range(0.05, 0.7),

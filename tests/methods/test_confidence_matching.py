@@ -1,0 +1,197 @@
+"""Confidence matching: its rule against a twin, its limits, its targets."""
+
+import functools
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems as P
+import scipy.special
+
+from unlearn_jax.evaluation.ulira import logit_confidence as twin_confidence
+from unlearn_jax.methods.confidence_matching import calibrate
+from unlearn_jax.methods.confidence_matching import confidence_matching
+from unlearn_jax.methods.confidence_matching import (
+  confidence_matching_direction,
+)
+from unlearn_jax.methods.confidence_matching import logit_confidence
+from unlearn_jax.methods.fine_tune import fine_tune
+from unlearn_jax.training import loop
+
+STEPS = 6
+HEAVY = {'learning_rate': 0.2, 'momentum': 0.9, 'weight_decay': 0.1}
+NOTHING = {'slope': 1.0, 'offset': 0.0, 'spread': 0.0}
+
+_direction = jax.jit(
+  functools.partial(
+    confidence_matching_direction, loss_fn=P.loss_fn, predict_fn=P.predict_fn
+  )
+)
+
+
+def setup():
+  forget = P.make_batches(1, STEPS, 5, padding=1)
+  retain = P.make_batches(2, STEPS, 7, padding=2)
+  return P.make_params(), forget, retain
+
+
+@functools.cache
+def make(**options):
+  return confidence_matching(P.loss_fn, P.predict_fn, P.sgd(**HEAVY), **options)
+
+
+def twin(theta, original, draw, forget, retain, options):
+  """Returns the gradient of J, and the excess of each forget example."""
+  rows, kept = P.real_rows(forget), P.real_rows(retain)
+  logits, label = P.twin_logits(theta, rows), rows['label']
+  target = options['offset'] + options['spread'] * draw
+  target = target + options['slope'] * twin_confidence(
+    P.twin_logits(original, rows), label
+  )
+  excess = np.maximum(twin_confidence(logits, label) - target, 0.0)
+  # phi is the logit of the true class less the log-sum-exp of the others.
+  others = logits.copy()
+  others[np.arange(len(label)), label] = -np.inf
+  slopes = np.eye(P.CLASSES)[label] - scipy.special.softmax(others, -1)
+  push = np.minimum(excess, 1.0)[:, None] * slopes / len(label)
+  teacher, student = (P.twin_logits(p, kept) for p in (original, theta))
+  distill = P.twin_kl_gradient(teacher, student) / len(kept['label'])
+  gradient = P.add(
+    (1.0, P.twin_pullback(rows, push)),
+    (options['loss_weight'], P.twin_loss_gradient(theta, retain)),
+    (options['distill_weight'], P.twin_pullback(kept, distill)),
+  )
+  return gradient, excess
+
+
+class ConfidenceMatchingTest(parameterized.TestCase):
+  @parameterized.parameters(
+    {'slope': 1.3, 'offset': -0.5, 'spread': 0.0},
+    {'slope': 0.0, 'offset': -2.0, 'spread': 0.7},
+  )
+  def test_direction_equals_twin(self, **line):
+    options = {**line, 'loss_weight': 0.4, 'distill_weight': 1.5}
+    params, forget, retain = setup()
+    forget, retain = P.step_of(forget, 0), P.step_of(retain, 0)
+    original = P.make_params(7)
+    got, metrics = _direction(
+      params, forget, retain, original=original, draw=1.25, **options
+    )
+    theta, theta_o = P.as_float64(params), P.as_float64(original)
+    want, excess = twin(theta, theta_o, 1.25, forget, retain, options)
+    P.assert_close(got, want, rtol=1e-4)
+    # The linear piece of h counts, and not it alone.
+    self.assertGreater(excess.max(), 1.0)
+    self.assertLess(excess.min(), 1.0)
+    huber = np.where(excess < 1, excess**2 / 2, excess - 0.5).mean()
+    np.testing.assert_allclose(metrics['forget_excess'], huber, rtol=1e-5)
+
+  def test_run_equals_twin(self):
+    options = {'slope': 1.3, 'offset': -1.0, 'spread': 0.5}
+    options |= {'loss_weight': 0.4, 'distill_weight': 1.5}
+    params, forget, retain = setup()
+    start = loop.init(make(**options), params, jax.random.key(3))
+    draw = float(start.method_state.frozen[1])
+    state, _ = loop.run(make(**options), start, forget, retain)
+    theta_o = P.as_float64(params)
+
+    def gradient(p, k):
+      step = P.step_of(forget, k), P.step_of(retain, k)
+      return twin(p, theta_o, draw, *step, options)[0]
+
+    want = P.twin_run(gradient, params, STEPS, **HEAVY)
+    P.assert_close(state.params, want, rtol=1e-4)
+
+  def test_nothing_to_forget_is_fine_tuning(self):
+    params, forget, retain = setup()
+    method = make(**NOTHING, loss_weight=1.0, distill_weight=0.0)
+    first = jax.tree.map(lambda x: x[:1], (forget, retain))
+    got, _ = P.run(method, params, *first)
+    tuned = fine_tune(P.loss_fn, P.sgd(**HEAVY))
+    want, _ = P.run(tuned, params, None, first[1])
+    P.assert_close(got.params, want.params)
+
+  def test_an_example_below_its_target_does_not_push(self):
+    params, forget, retain = setup()
+    weights = {'loss_weight': 0.0, 'distill_weight': 0.0}
+    method = make(slope=1.0, offset=5.0, spread=0.0, **weights)
+    got, _ = loop.step(
+      method,
+      loop.init(method, params, jax.random.key(0)),
+      P.step_of(forget, 0),
+      P.step_of(retain, 0),
+    )
+    decayed = jax.tree.map(lambda x: x * (1 - 0.2 * 0.1), params)
+    P.assert_close(got.params, decayed)
+
+  def test_goes_down_to_the_target_and_stays(self):
+    params, forget, retain = setup()
+    one, other = (P.steps_of(side, [0] * 400) for side in (forget, retain))
+    method = confidence_matching(
+      P.loss_fn,
+      P.predict_fn,
+      P.sgd(0.05),
+      slope=0.0,
+      offset=-3.0,
+      loss_weight=0.0,
+      distill_weight=0.0,
+    )
+    state, _ = P.run(method, params, one, other)
+    rows = P.real_rows(P.step_of(forget, 0))
+    before, after = (
+      twin_confidence(P.twin_logits(P.as_float64(p), rows), rows['label'])
+      for p in (params, state.params)
+    )
+    self.assertGreater(before.max(), -1.0)
+    np.testing.assert_array_less(after, -2.9)
+    # Nobody is pushed far beyond.
+    self.assertLess(np.abs(after[before > -3] + 3).min(), 0.1)
+
+  def test_runs_draw_targets_of_their_own(self):
+    params, _, _ = setup()
+    draws = [
+      float(loop.init(make(), params, jax.random.key(k)).method_state.frozen[1])
+      for k in range(400)
+    ]
+    self.assertLess(abs(np.mean(draws)), 0.2)
+    self.assertLess(abs(np.std(draws) - 1), 0.15)
+
+  def test_confidence_equals_that_of_the_attack(self):
+    logits = np.float32([[3, 1, 0], [-400, 500, 2], [0, 0, 0]])
+    label = np.array([0, 1, 2])
+    got = logit_confidence(jnp.asarray(logits), jnp.asarray(label))
+    np.testing.assert_allclose(got, twin_confidence(logits, label), rtol=1e-6)
+
+  def test_calibrated_confidences_have_moments_of_the_unheard(self):
+    rng = np.random.default_rng(0)
+    heard, unheard = rng.normal(7, 1.5, 500), rng.normal(5, 2.5, 300)
+    slope, offset = calibrate(heard, unheard)
+    moved = slope * heard + offset
+    np.testing.assert_allclose(moved.mean(), unheard.mean())
+    np.testing.assert_allclose(moved.std(), unheard.std())
+
+  @parameterized.parameters(
+    ([1.0], [1.0, 2.0], 'heard must be at least two finite values, got 1'),
+    ([1.0, 2.0], [1.0, np.nan], 'unheard must be at least two finite'),
+    ([2.0, 2.0], [1.0, 2.0], 'heard must hold values that differ'),
+  )
+  def test_calibrate_refuses(self, heard, unheard, message):
+    with self.assertRaisesRegex(ValueError, message):
+      calibrate(np.array(heard), np.array(unheard))
+
+  @parameterized.parameters(
+    ({'slope': -1.0}, 'slope must be >= 0, got -1.0'),
+    ({'offset': float('nan')}, 'offset must be >= -inf, got nan'),
+    ({'spread': -0.1}, 'spread must be >= 0, got -0.1'),
+    ({'loss_weight': -1.0}, 'loss_weight must be >= 0'),
+    ({'distill_weight': float('nan')}, 'distill_weight must be >= 0, got nan'),
+  )
+  def test_bounds(self, options, message):
+    with self.assertRaisesRegex(ValueError, message):
+      confidence_matching(P.loss_fn, P.predict_fn, P.sgd(), **options)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,209 @@
+r"""Confidence matching: as sure of a recording as if it had never been heard.
+
+.. math::
+  \phi_i = \log p_y - \log(1 - p_y), \quad
+  \tau_i = a \phi_i(\theta_o) + b + s \xi, \quad \xi \sim N(0, 1) \\
+  J = E_f[h(\max(\phi_i - \tau_i, 0))] + \lambda E_r[l_i]
+  + \kappa E_r[KL(p_o || p)], \quad
+  h(d) = d^2 / 2 \text{ up to } d = 1, \text{ then } d - 1/2
+
+Data: both. Each forget example is pushed down to a target of its own and then
+left alone, by a slope that is at most 1: neither one hard example nor one that
+is past its target drives the run. So the push ends by itself where forgetting
+has gone far enough, and what the model is not sure of because of it alone comes
+from the two retain terms.
+
+Why a line: over models that heard a recording or did not, the confidence in
+one that was never heard is close to a line of the confidence in it as heard,
+with a slope above 1. What a model is sure of it would have known anyway; what
+it is less sure of depended on having been heard. `calibrate` reads slope and
+offset off recordings that were held out, without a retrained model. A class
+that goes whole leaves a constant: slope 0.
+
+xi is drawn once a run. Retraining is random, and the confidence in a class that
+a model has never heard varies from one retrained model to the next; models that
+all meet one target could be told from them by that alone.
+
+With a = 1 and b = s = 0 there is nothing to push, and J is fine-tuning with
+distillation.
+
+Source: developed here; the confidence is the one by which U-LiRA judges (Hayes
+et al., 2024, https://arxiv.org/abs/2403.01218).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unlearn_jax.datasets.batches import fill_padding
+from unlearn_jax.methods import base
+from unlearn_jax.methods.delete import without_label
+from unlearn_jax.methods.divergence import kl_divergence
+from unlearn_jax.training.losses import masked_mean
+from unlearn_jax.types import (
+  Batch,
+  LossFn,
+  Metrics,
+  Params,
+  PredictFn,
+  UnlearningMethod,
+)
+
+
+def logit_confidence(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns phi [batch], in nats, which does not saturate as p_y does.
+
+  Args:
+    logits: [batch, classes], at least two classes.
+    label: [batch] int, each a class.
+  """
+  own = jnp.take_along_axis(logits, label[:, None], -1)[:, 0]
+  return own - jax.nn.logsumexp(without_label(logits, label), -1)
+
+
+def calibrate(heard: np.ndarray, unheard: np.ndarray) -> tuple[float, float]:
+  """Returns slope and offset that map one set of confidences onto the other.
+
+  By their means and standard deviations.
+
+  Args:
+    heard: confidences phi of the original model in its training set, [n].
+    unheard: likewise in recordings that it never heard, of the same kind as
+      those to forget: held-out recordings of the same speakers and keywords
+      for single recordings, those of held-out speakers for a speaker; [m].
+
+  Raises:
+    ValueError: if a set has fewer than two values, one is not finite, or those
+      of `heard` are all equal.
+
+  >>> calibrate(np.array([4.0, 6.0]), np.array([2.0, 5.0]))
+  (1.5, -4.0)
+  """
+  for name, values in (('heard', heard), ('unheard', unheard)):
+    if np.size(values) < 2 or not np.isfinite(values).all():
+      raise ValueError(
+        f'{name} must be at least two finite values, got {np.size(values)}.'
+      )
+  spread = np.std(heard)
+  if not spread > 0:
+    raise ValueError('heard must hold values that differ, got one alone.')
+  slope = float(np.std(unheard) / spread)
+  return slope, float(np.mean(unheard) - slope * np.mean(heard))
+
+
+def confidence_matching_direction(
+  params: Params,
+  forget: Batch,
+  retain: Batch,
+  *,
+  loss_fn: LossFn,
+  predict_fn: PredictFn,
+  original: Params,
+  draw: jax.typing.ArrayLike,
+  slope: jax.typing.ArrayLike,
+  offset: jax.typing.ArrayLike,
+  spread: jax.typing.ArrayLike,
+  loss_weight: jax.typing.ArrayLike,
+  distill_weight: jax.typing.ArrayLike,
+) -> tuple[Params, Metrics]:
+  """Returns the gradient of J.
+
+  Args:
+    params: of the student; any pytree of arrays.
+    forget: batch of the forget set, with `label` [batch] int; `mask` [batch]
+      is 0 on padding.
+    retain: batch of the retain set, of its own size.
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    original: parameters of the original model.
+    draw: xi.
+    slope: a.
+    offset: b, in nats.
+    spread: s, at least 0, in nats.
+    loss_weight: lambda, at least 0.
+    distill_weight: kappa, at least 0.
+  """
+  forget, retain = fill_padding(forget), fill_padding(retain)
+  label = forget['label']
+  target = slope * logit_confidence(predict_fn(original, forget), label)
+  target = target + offset + spread * draw
+  teacher = predict_fn(original, retain)
+
+  def objective(params):
+    confidence = logit_confidence(predict_fn(params, forget), label)
+    excess = optax.huber_loss(jnp.maximum(confidence - target, 0.0))
+    push = masked_mean(excess, forget['mask'])
+    loss = masked_mean(loss_fn(params, retain), retain['mask'])
+    kl = kl_divergence(teacher, predict_fn(params, retain))
+    distance = masked_mean(kl, retain['mask'])
+    metrics = {
+      'forget_confidence': masked_mean(confidence, forget['mask']),
+      'forget_excess': push,
+      'retain_loss': loss,
+      'retain_kl': distance,
+    }
+    return push + loss_weight * loss + distill_weight * distance, metrics
+
+  return jax.grad(objective, has_aux=True)(params)
+
+
+def confidence_matching(
+  loss_fn: LossFn,
+  predict_fn: PredictFn,
+  tx: optax.GradientTransformation,
+  *,
+  slope: float = 1.25,
+  offset: float = -2.0,
+  spread: float = 0.0,
+  loss_weight: float = 3.0,
+  distill_weight: float = 10.0,
+) -> UnlearningMethod:
+  """Confidence matching as an `UnlearningMethod`.
+
+  Args:
+    loss_fn: maps (params, batch) to one loss per example, [batch].
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    tx: any optax transform.
+    slope: a, at least 0; of a model of your own, see `calibrate`.
+    offset: b, in nats; likewise.
+    spread: s, at least 0, in nats.
+    loss_weight: lambda, at least 0.
+    distill_weight: kappa, at least 0.
+
+  Raises:
+    ValueError: if a scalar is out of bounds.
+  """
+  base.check_range('slope', slope, 0.0)
+  base.check_range('offset', offset, -float('inf'))
+  base.check_range('spread', spread, 0.0)
+  base.check_range('loss_weight', loss_weight, 0.0)
+  base.check_range('distill_weight', distill_weight, 0.0)
+
+  def direction_fn(params, forget, retain, key, frozen, hyper):
+    del key
+    original, draw = frozen
+    return confidence_matching_direction(
+      params,
+      forget,
+      retain,
+      loss_fn=loss_fn,
+      predict_fn=predict_fn,
+      original=original,
+      draw=draw,
+      **hyper,
+    )
+
+  return base.from_direction(
+    direction_fn,
+    tx,
+    hyper={
+      'slope': slope,
+      'offset': offset,
+      'spread': spread,
+      'loss_weight': loss_weight,
+      'distill_weight': distill_weight,
+    },
+    freeze=lambda params, key: (params, jax.random.normal(key)),
+    needs=('forget', 'retain'),
+  )
