@@ -78,18 +78,21 @@ class Population:
   Attributes:
     scored: what they say.
     kept: [members, rows] bool.
+    runs: how often each member stands there, one after the other.
   """
 
   scored: Scored
   kept: np.ndarray
+  runs: int = 1
 
   def utilities(self) -> dict[str, np.ndarray]:
     """Returns accuracies of each member."""
     right = self.scored.is_right & self.kept
-    return {
+    found = {
       'accuracy.retain': right.sum(1) / self.kept.sum(1),
       'accuracy.test': self.scored.test_accuracy,
     }
+    return {k: v.reshape(-1, self.runs).mean(1) for k, v in found.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

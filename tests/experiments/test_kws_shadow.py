@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax.evaluation import population_cards
+from unlearn_jax.evaluation import statistics
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
 from unlearn_jax.reporting import records
@@ -76,6 +77,37 @@ def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
   assert html.count('data:audio/wav;base64,') == 3 * (4 + 2)
 
 
+def test_forgets_part_by_part(workdir, run_job):
+  run_job(
+    'kws_shadow',
+    f'--workdir={workdir}',
+    *FLAGS,
+    '--method=fine_tune',
+    '--forget_fraction=1',
+    '--forget_parts=2',
+  )
+  seen = np.load(workdir / 'design.npz')['seen']
+  runs = np.load(workdir / 'forgotten_fine_tune_1_in_2.npz')['forgotten']
+  runs = runs.reshape(16, 2, -1)
+  assert runs.any(2).all()
+  np.testing.assert_array_equal(runs.sum(1), seen)
+  cards = records.read(workdir / 'records.jsonl')
+  by_name = {(c.provenance['method'], c.name): c for c in cards}
+  assert 0.2 < by_name['fine_tune', 'ulira.accuracy'].value < 0.9
+  # Members are what an interval is over, however many runs they made.
+  logits = np.load(workdir / 'logits_fine_tune_1_in_2.npz')
+  design = np.load(workdir / 'design.npz')
+  rows, label = design['rows'], logits['label']
+  right = logits['logits'][:, rows].argmax(-1) == label[rows]
+  kept = seen.repeat(2, 0) & ~runs.reshape(32, -1)
+  share = ((right & kept).sum(1) / kept.sum(1)).reshape(16, 2).mean(1)
+  want = statistics.t_interval(share)
+  card = by_name['fine_tune', 'accuracy.retain']
+  np.testing.assert_allclose(
+    (card.value, card.ci_low, card.ci_high), (want.mean, want.low, want.high)
+  )
+
+
 def test_populations_too_small_keep_what_was_made(
   workdir, run_job, monkeypatch, capsys
 ):
@@ -97,6 +129,10 @@ def test_populations_too_small_keep_what_was_made(
     (['--method=rewind:npo'], '--method=rewind:npo: must be a comma list of'),
     (['--method=unsir'], "'unsir' is for requests that remove whole classes"),
     (['--method=npo', '--forget_fraction=0'], '--forget_fraction=0.0: must be'),
+    (
+      ['--method=npo', '--forget_parts=9'],
+      '--forget_parts=9: member 0 forgets',
+    ),
   ],
 )
 def test_bad_methods(run_job, tmp_path, args, message):

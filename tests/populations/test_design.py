@@ -78,5 +78,31 @@ class ForgetDesignTest(parameterized.TestCase):
       )
 
 
+class CutTest(parameterized.TestCase):
+  @parameterized.parameters(1, 3, 5)
+  def test_parts_make_up_what_is_forgotten(self, parts):
+    seen = design.half_design(8, np.arange(100), seed=0)
+    forgotten = design.forget_design(seen, np.arange(100), fraction=0.4, seed=1)
+    cut = design.cut(forgotten, np.arange(100), parts=parts, seed=2)
+    self.assertEqual(cut.shape, (8, parts, 100))
+    np.testing.assert_array_equal(cut.sum(1), forgotten)
+    sizes = cut.sum(2)
+    self.assertLessEqual(sizes.max() - sizes.min(), 1)
+
+  def test_groups_stay_whole(self):
+    seen = design.half_design(8, SPEAKERS, seed=0)
+    cut = design.cut(seen, SPEAKERS, parts=2, seed=0)
+    for speaker in np.unique(SPEAKERS):
+      columns = cut[:, :, SPEAKERS == speaker]
+      np.testing.assert_array_equal(columns.any(-1), columns.all(-1))
+
+  def test_refuses_more_parts_than_groups(self):
+    seen = design.half_design(4, SPEAKERS, seed=0)
+    with self.assertRaisesRegex(ValueError, 'do not make 99 parts'):
+      design.cut(seen, SPEAKERS, parts=99, seed=0)
+    with self.assertRaisesRegex(ValueError, 'parts must be >= 1, got 0'):
+      design.cut(seen, SPEAKERS, parts=0, seed=0)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -85,3 +85,39 @@ def forget_design(
     chosen_by[chosen] += 1
     forgotten[member] = np.isin(group, chosen)
   return forgotten
+
+
+def cut(
+  forgotten: np.ndarray, groups: np.ndarray, *, parts: int, seed: int
+) -> np.ndarray:
+  """Cuts what each member forgets into parts, for requests one by one.
+
+  Args:
+    forgotten: [members, utterances] bool, from `forget_design`.
+    groups: [utterances], what is forgotten together.
+    parts: at least 1; as equal in groups as can be.
+    seed: of the cut.
+
+  Returns:
+    [members, parts, utterances] bool; each utterance that a member forgets is
+    in one part.
+
+  Raises:
+    ValueError: if `parts` is less than 1, or a member forgets fewer groups.
+  """
+  if parts < 1:
+    raise ValueError(f'parts must be >= 1, got {parts}.')
+  names, group = np.unique(np.asarray(groups), return_inverse=True)
+  rng = np.random.default_rng(seed)
+  found = np.zeros((len(forgotten), parts, len(group)), bool)
+  for member, row in enumerate(forgotten):
+    mine = rng.permutation(np.unique(group[row]))
+    if len(mine) < parts:
+      raise ValueError(
+        f'member {member} forgets {len(mine)} of {len(names)} groups, which do '
+        f'not make {parts} parts.'
+      )
+    part_of = np.full(len(names), -1)
+    part_of[mine] = np.arange(len(mine)) % parts
+    found[member] = part_of[group] == np.arange(parts)[:, None]
+  return found
