@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import pathlib
-from typing import cast
+from typing import cast, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,7 @@ from unlearn_jax.features.store import load_features
 from unlearn_jax.features.utterances import load_utterances
 from unlearn_jax.types import Batch, InputError
 
+Frames = Literal['ordered', 'shuffled', 'averaged']
 _BATCH = 250  # Examples that are evaluated at a time.
 
 
@@ -121,12 +122,35 @@ class Data:
     return crops.length_buckets(self.examples['features'].lengths)
 
 
+def arranged(features: np.ndarray, frames: Frames) -> np.ndarray:
+  """Destroys the order of the frames, to see what depends on it.
+
+  Args:
+    features: [n, frames, bins].
+    frames: 'ordered' changes nothing; 'shuffled' puts the frames of each
+      example in an order of its own, the same in every run; 'averaged' puts
+      their mean in the place of each.
+
+  Returns:
+    an array like `features`.
+  """
+  if frames == 'averaged':
+    mean = np.mean(features, 1, np.float32, keepdims=True)
+    return np.broadcast_to(mean.astype(features.dtype), features.shape)
+  if frames == 'shuffled':
+    order = np.tile(np.arange(features.shape[1]), (len(features), 1))
+    order = np.random.default_rng(0).permuted(order, axis=1)
+    return np.take_along_axis(features, order[:, :, None], 1)
+  return features
+
+
 def load(
   corpus: Corpus,
   label: np.ndarray,
   config: LogMelConfig,
   cache_dir: pathlib.Path,
   reading: Reading,
+  frames: Frames = 'ordered',
 ) -> Data:
   """Computes the features of a corpus, or finds them computed.
 
@@ -136,14 +160,24 @@ def load(
     config: the front end.
     cache_dir: folder for features.
     reading: of utterances of varying length.
+    frames: of each example, see `arranged`.
 
   Raises:
-    InputError: if an utterance is shorter than a frame, or a crop would be.
+    InputError: if an utterance is shorter than a frame, or a crop would be, or
+      frames of varying number are to be rearranged.
   """
   examples: Batch = {'label': jnp.asarray(label, jnp.int32)}
   if corpus.num_samples is not None:
-    features = load_features(corpus, config, cache_dir)
-    return Data(examples | {'features': jnp.asarray(features)}, reading)
+    features = corpus.features
+    if features is None:
+      features = load_features(corpus, config, cache_dir)
+    features = jnp.asarray(arranged(features, frames))
+    return Data(examples | {'features': features}, reading)
+  if frames != 'ordered':
+    raise InputError(
+      f'--frames={frames}: must be ordered for {corpus.name}, whose utterances '
+      'vary in length.'
+    )
   samples = round(reading.crop_ms * config.sample_rate_hz / 1_000)
   if samples < config.window_samples:
     raise InputError(

@@ -24,6 +24,13 @@ TRIALS = flags.DEFINE_string(
   'A list of verification trials, as veri_test.txt of VoxCeleb1, on which '
   'embeddings are compared too.',
 )
+FRAMES = flags.DEFINE_enum(
+  'frames',
+  'ordered',
+  ['ordered', 'shuffled', 'averaged'],
+  'Frames of each example as they come, in an order of its own, or their mean '
+  'in the place of each: what is left without the order of time.',
+)
 CROP_MS = flags.DEFINE_float(
   'crop_ms',
   2_000.0,

@@ -203,7 +203,8 @@ def _recordings(job, cell, outcomes, name) -> list[pages.Recording]:
     if outcome.seed == cell.seed and not outcome.replicate
   }
   labels, rows = cell.subsets.labels[name], cell.rows[name]
-  if not len(rows) or RETRAIN not in models:
+  silent = job.task.corpus.features is not None
+  if silent or not len(rows) or RETRAIN not in models:
     return []
   everyone = np.arange(len(rows))
   change = models[ORIGINAL] - models[RETRAIN]

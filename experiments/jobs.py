@@ -65,6 +65,8 @@ class Job:
       'network': self.task.training.model,
       'forget': self.settings.get('forget'),
       'corpus': self.task.corpus.name,
+      'epochs': self.task.training.epochs,
+      'frames': self.task.training.frames,
       'data_version': self.task.corpus.fingerprint[:16],
       'device': jax.devices()[0].device_kind,
       'jax': jax.__version__,

@@ -199,6 +199,7 @@ class Training:
   frequency_mask_bins: int
   crop_ms: float
   score_crops: int
+  frames: str
   dp_max_norm: float | None
   dp_noise_multiplier: float
 

@@ -203,7 +203,9 @@ def _figures(found):
 
 def _recordings(job, rows, found):
   """Returns the most and the least exposed recordings of each population."""
-  groups = []
+  groups: list[tuple[str, list[pages.Recording]]] = []
+  if job.task.corpus.features is not None:  # Without sound.
+    return groups
   for method, of in found.items():
     if method == RETRAIN:
       continue

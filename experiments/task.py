@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,7 @@ class Task:
       self.features,
       cache_dir,
       data.Reading(training.crop_ms, training.score_crops, where, workers),
+      cast(data.Frames, training.frames),
     )
     self.classifier = models.build(
       training.model,

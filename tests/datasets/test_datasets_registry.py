@@ -21,11 +21,13 @@ NAMES = (
   'espeak_commands/speakers',
   'arabic_speech_commands',
   'free_spoken_digits',
+  'free_spoken_digits/30_takes',
   'speech_commands',
   'speech_commands/12',
   'voxceleb1',
   'audio_folder',
   'audio_folder/full',
+  'digit_images',
 )
 PATTERN = r'(?P<keyword>\w+)/(?P<speaker>\w+)_NO_(?P<take>\d+)\.flac'
 

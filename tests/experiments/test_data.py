@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments.data import arranged
 from experiments.data import Data
 from experiments.data import Reading
 from unlearn_jax.datasets import crops
@@ -56,3 +57,23 @@ def test_whole_utterances(tmp_path):
 def test_no_rows(tmp_path):
   data, _ = make_data(tmp_path, 'device', score_crops=2)
   assert data.score(means, np.zeros(0, int)).shape == (0,)
+
+
+def test_frames_are_rearranged_within_each_example():
+  features = np.random.default_rng(0).normal(size=(6, 20, 3))
+  features = features.astype(np.float16)
+  assert arranged(features, 'ordered') is features
+  shuffled = arranged(features, 'shuffled')
+  np.testing.assert_array_equal(
+    np.sort(shuffled[:, :, 0], 1), np.sort(features[:, :, 0], 1)
+  )
+  # Whole frames move, and in each example otherwise.
+  places = (shuffled[:, :, None] == features[:, None]).all(-1).argmax(-1)
+  assert (np.sort(places, 1) == np.arange(20)).all()
+  assert len({tuple(row) for row in places}) == 6
+  np.testing.assert_array_equal(arranged(features, 'shuffled'), shuffled)
+  averaged = arranged(features, 'averaged')
+  assert averaged.shape == features.shape and averaged.dtype == np.float16
+  np.testing.assert_allclose(
+    averaged[:, 7], np.float32(features).mean(1), atol=2e-3
+  )

@@ -36,6 +36,8 @@ class Corpus:
     num_samples: of every recording; None where they vary.
     lengths: [n] int64, samples of each recording; need not be given where they
       are all the same.
+    features: [n, frames, bins] float16, what networks read of a corpus that has
+      no sound; None where it is computed from the sound.
   """
 
   name: str
@@ -52,6 +54,7 @@ class Corpus:
   sample_rate_hz: int = 16_000
   num_samples: int | None = 16_000
   lengths: np.ndarray = None  # type: ignore[assignment]
+  features: np.ndarray | None = None
 
   def __post_init__(self) -> None:
     """Fills in what was not given."""

@@ -4,12 +4,16 @@ Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset. The
 recordings, of 0.1 to 2.3 s at 8 kHz, become clips of one second at 16 kHz.
 """
 
+import os
 import re
 
 from unlearn_jax.datasets import source
 from unlearn_jax.datasets.audio_folder import LabelledFolder
 
 _TEST_TAKES = range(5)
+# Takes of each configuration. 30 make 1,800 clips, as many as there are in
+# `digit_images`, with as many classes.
+_TAKES = {'default': range(1_000_000), '30_takes': range(30)}
 
 
 class FreeSpokenDigits(LabelledFolder):
@@ -19,6 +23,24 @@ class FreeSpokenDigits(LabelledFolder):
   LAYOUT = '<digit>_<speaker>_<take>.wav or .flac'
   SUBFOLDER = 'recordings'
   PATTERN = r'(?P<keyword>\d)_(?P<speaker>[^/]+)_(?P<take>\d+)\.\w+'
+
+  def __init__(
+    self, data_dir: str | os.PathLike | None, config: str = 'default'
+  ):
+    """Lists the files.
+
+    Args:
+      data_dir: folder of the recordings.
+      config: 'default', or '30_takes' for takes 0 to 29.
+
+    Raises:
+      InputError: if there is no such folder or it is laid out otherwise.
+    """
+    self.config = config
+    super().__init__(data_dir)
+    takes = _TAKES[config]
+    self._matches = [m for m in self._matches if int(m[1]['take']) in takes]
+    self._num_files = len(self._matches)
 
   def official_split(self, match: re.Match[str]) -> int:
     """Returns the official split of a file, by its take."""

@@ -45,6 +45,9 @@ _ROWS = {
     'arabic_speech_commands', 'ArabicSpeechCommands'
   ),
   'free_spoken_digits': _Row('free_spoken_digits', 'FreeSpokenDigits'),
+  'free_spoken_digits/30_takes': _Row(
+    'free_spoken_digits', 'FreeSpokenDigits', options={'config': '30_takes'}
+  ),
   'speech_commands': _Row('speech_commands', 'SpeechCommands'),
   'speech_commands/12': _Row(
     'speech_commands', 'SpeechCommands', options={'task': '12'}
@@ -55,11 +58,13 @@ _ROWS = {
     'audio_folder', 'AudioFolderFull', ('data_dir', 'pattern')
   ),
 }
+# Corpora without sound, which are not prepared: modules with a function `load`.
+_PLAIN = ('digit_images',)
 
 
 def names() -> tuple[str, ...]:
   """Returns the names of all corpora."""
-  return tuple(_ROWS)
+  return (*_ROWS, *_PLAIN)
 
 
 def load(
@@ -88,6 +93,9 @@ def load(
     InputError: if the name is unknown, a folder or the pattern is missing or
       does not fit, or a recording is damaged.
   """
+  if name in _PLAIN:
+    _refuse(name, (), {'data_dir': data_dir, 'pattern': pattern})
+    return _import(name, name).load()
   source = _source(name, data_dir, pattern)
   cache_dir = pathlib.Path(cache_dir).expanduser()
   # Where nothing was bad, nothing would be left out.
@@ -117,19 +125,24 @@ def _source(
 ) -> Source:
   """Builds the source of a corpus, of the flags that it takes."""
   if name not in _ROWS:
-    raise InputError(f'--dataset={name}: must be one of {", ".join(_ROWS)}.')
+    raise InputError(f'--dataset={name}: must be one of {", ".join(names())}.')
   row = _ROWS[name]
   flags = {'data_dir': data_dir, 'pattern': pattern}
+  _refuse(name, row.flags, flags)
+  taken = {flag: flags[flag] for flag in row.flags}
+  make = getattr(_import(row.module, name), row.source)
+  return make(**taken, **row.options)
+
+
+def _refuse(name, taken, flags):
+  """Raises an InputError where a flag is given that a corpus does not take."""
   for flag, value in flags.items():
-    if value and flag not in row.flags:
+    if value and flag not in taken:
       flag_name = {'pattern': 'audio_pattern'}.get(flag, flag)
       raise InputError(
         f'--{flag_name}={value}: must not be given with --dataset={name}, '
         'which does not read it.'
       )
-  taken = {flag: flags[flag] for flag in row.flags}
-  make = getattr(_import(row.module, name), row.source)
-  return make(**taken, **row.options)
 
 
 def _import(module: str, name: str) -> Any:
