@@ -28,8 +28,8 @@ from experiments import settings
 from experiments import study_plan
 from experiments import work
 from experiments.settings import Training
-from experiments.study import Block
 from experiments.study import Study
+from experiments.study import StudyBlock
 from unlearn_jax.datasets import forget
 from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation.cards import make_cards
@@ -102,7 +102,7 @@ def _say(part: work.Piece, left: int) -> None:
   print(f'{left} left: {part.name}', flush=True)
 
 
-def _blocks(training: Training) -> list[Block]:
+def _blocks(training: Training) -> list[StudyBlock]:
   """Returns the requests of the flags, each with its methods and presets.
 
   Raises:
@@ -140,7 +140,7 @@ def _block(training, request, tuned_on):
   presets = choice.presets(
     methods, method_flags.PRESET.value, removes_classes=removes_classes
   )
-  return Block(request, methods, presets, tuned_on)
+  return StudyBlock(request, methods, presets, tuned_on)
 
 
 def _in_version(job: jobs.Job) -> jobs.Job:
@@ -198,7 +198,7 @@ def _write(job: jobs.Job, study: Study) -> None:
     print(f'failed: {failure}')
 
 
-def _cards(job: jobs.Job, study: Study, block: Block) -> list[MetricCard]:
+def _cards(job: jobs.Job, study: Study, block: StudyBlock) -> list[MetricCard]:
   subsets = {s: study.cell(block.request, s).subsets for s in study.seeds}
   provenance = {}
   outcomes = study.outcomes(block)

@@ -27,12 +27,14 @@ from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import results
 from unlearn_jax.reporting import study_page
+from unlearn_jax.training.recipe import Recipe
 from unlearn_jax.types import InputError
 
 STUDIES = flags.DEFINE_multi_string(
   'study',
   [],
-  'Folder of a study, or a compact file; must be given, once for each.',
+  'Folder of a study, or a compact file; must be given, once for each. What '
+  'differs from the first in corpus, frames or epochs is a control.',
 )
 ULIRA = flags.DEFINE_multi_string(
   'ulira',
@@ -137,12 +139,12 @@ def _write_compact(
 
 
 def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
-  """Groups cards by request.
+  """Groups cards by request and condition; the first study is the main one.
 
   Raises:
     InputError: if a request has no retrained model.
   """
-  found: dict[tuple[str, str], dict[str, dict[str, MetricCard]]] = {}
+  found: dict[tuple[Any, ...], dict[str, dict[str, MetricCard]]] = {}
   for card in cards:
     known = card.provenance
     if not {'task', 'forget', 'method'} <= set(known):
@@ -150,18 +152,34 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
         '--study: its records do not say their task and request; must be those '
         'of experiments.benchmark, which writes them again if it is run again.'
       )
-    methods = found.setdefault((known['task'], known['forget']), {})
+    of = _condition(card)
+    methods = found.setdefault((of, known['task'], known['forget']), {})
     methods.setdefault(known['method'], {})[card.name] = card
-  blocks = []
-  for (task, request), methods in found.items():
+  blocks: list[Block] = []
+  for (of, task, request), methods in found.items():
     if RETRAIN not in methods:
       raise InputError(
         f'{task} {request}: has no retrained model, without which nothing can '
         'be said.'
       )
+    main = _condition(cards[0])
+    texts = of[0], f'frames {of[1]}', f'{of[2]} epochs'
+    differs = [t for t, o, m in zip(texts, of, main, strict=True) if o != m]
     kind = forget.parse(request).kind
-    blocks.append(Block(task, request, kind, methods))
+    blocks.append(
+      Block(task, request, kind, methods, *of, condition=', '.join(differs))
+    )
   return blocks
+
+
+def _condition(card: MetricCard) -> tuple[str, str, int]:
+  """Returns corpus, frames and epochs, in which controls differ."""
+  known = card.provenance
+  return (
+    str(known.get('corpus', '')),
+    str(known.get('frames', 'ordered')),
+    int(known.get('epochs', Recipe().epochs)),
+  )
 
 
 def _population(text: str) -> tuple[str, Block]:

@@ -37,7 +37,7 @@ _FAILED = 'failed.txt'
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class StudyBlock:
   """The cells of one request.
 
   Attributes:
@@ -72,7 +72,7 @@ class Part(Piece):
   stage: str
   method: str
   request: ForgetRequest | None
-  block: Block | None = None
+  block: StudyBlock | None = None
 
 
 STAGES = (ORIGINAL, RETRAIN, 'search', 'run')
@@ -89,7 +89,7 @@ class Study:
   def __init__(
     self,
     runner: Runner,
-    blocks: Sequence[Block],
+    blocks: Sequence[StudyBlock],
     seeds: int,
     *,
     retrain_replicates: int,
@@ -119,7 +119,7 @@ class Study:
         found.setdefault(part.made, part)
     return sorted(found.values(), key=lambda part: STAGES.index(part.stage))
 
-  def runs(self, block: Block) -> list[Run]:
+  def runs(self, block: StudyBlock) -> list[Run]:
     """Returns the runs of a block, without the original models."""
     return [
       Run(method, seed, replicate)
@@ -132,27 +132,27 @@ class Study:
     """Returns what one seed forgets, and what it is tested on."""
     return _cell(self._runner.task, request, seed)
 
-  def outcomes(self, block: Block) -> list[Outcome]:
+  def outcomes(self, block: StudyBlock) -> list[Outcome]:
     """Returns what there is of a block, with what takes the models."""
     found = []
     for seed in self.seeds:
       found += self._outcomes_of(block, seed)
     return found
 
-  def failures(self, block: Block) -> list[str]:
+  def failures(self, block: StudyBlock) -> list[str]:
     """Returns what each failed run of a block says."""
     folder = self._folder / block.name
     files = [run.folder(folder) / _FAILED for run in self.runs(block)]
     return [f.read_text('utf-8').strip() for f in files if f.exists()]
 
-  def search(self, block: Block, method: str) -> pathlib.Path | None:
+  def search(self, block: StudyBlock, method: str) -> pathlib.Path | None:
     """Returns the record of the search for a method; None has no search."""
     preset = block.presets.get(method)
     if block.tuned_on is None or preset is None:
       return None
     return self._search_path(block.tuned_on, method)
 
-  def preset(self, block: Block, method: str) -> Preset | None:
+  def preset(self, block: StudyBlock, method: str) -> Preset | None:
     """Returns the setting with which a method runs; None is retraining."""
     path = self.search(block, method)
     return tuning.chosen(path) if path else block.presets.get(method)
@@ -163,7 +163,7 @@ class Study:
   def _search_path(self, request, method):
     return self._tuning_folder(request) / f'{method.replace(":", "_")}.json'
 
-  def _runner_of(self, block: Block, method: str) -> Runner:
+  def _runner_of(self, block: StudyBlock, method: str) -> Runner:
     """Returns what runs one method; searches of others may be under way."""
     preset = self.preset(block, method)
     assert preset is not None
@@ -192,7 +192,7 @@ class Study:
   def _original(self, seed) -> Part:
     return self._train(None, self._folder, Run(ORIGINAL, seed))
 
-  def _searches(self, block: Block) -> Iterator[Part]:
+  def _searches(self, block: StudyBlock) -> Iterator[Part]:
     """Yields the searches of a block, and what they need before them."""
     request = block.tuned_on
     if request is None:
@@ -227,7 +227,7 @@ class Study:
         block=block,
       )
 
-  def _runs(self, block: Block) -> Iterator[Part]:
+  def _runs(self, block: StudyBlock) -> Iterator[Part]:
     """Yields the runs of a block, and what they need before them."""
     folder = self._folder / block.name
     for run in self.runs(block):

@@ -68,7 +68,14 @@ def method(forget=RETRAINED, gap=0.01, size=100, attack=None, damaged=False):
   return {c.name: c for c in cards}
 
 
-def block(task='kws', request='sample:5%', kind='sample', size=100, **methods):
+def block(
+  task='kws',
+  request='sample:5%',
+  kind='sample',
+  size=100,
+  condition=(),
+  **methods,
+):
   methods = {
     'original': method(size=size),
     'retrain': method(size=size),
@@ -81,7 +88,7 @@ def block(task='kws', request='sample:5%', kind='sample', size=100, **methods):
     }
     for name, own in methods.items()
   }
-  return Block(task, request, kind, cards)
+  return Block(task, request, kind, cards, **dict(condition))
 
 
 def shifted(by, wobble=0.001):

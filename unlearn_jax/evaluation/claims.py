@@ -1,44 +1,27 @@
 """What "Speech Unlearning" claims, and what records of studies say of it.
 
-The claims are those of Cheng & Amiri, Interspeech 2025. A rule that says when
+The claims C are those of Cheng & Amiri, Interspeech 2025; the questions Q are
+ours. A rule that says when
 one counts as supported was written down before any result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
-import math
-from typing import Literal
 
 import numpy as np
 
+from unlearn_jax.evaluation import control_claims
 from unlearn_jax.evaluation import statistics
+from unlearn_jax.evaluation.claim import Claim
+from unlearn_jax.evaluation.claim import is_above
+from unlearn_jax.evaluation.claim import is_known
+from unlearn_jax.evaluation.claim import made
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 
-Verdict = Literal['supported', 'not supported', 'not tested']
 _FORGET = 'accuracy.forget'
 _ATTACK = 'mia.loss_threshold.auc'
 _ULIRA = 'ulira.accuracy'
 _SUPERLOSS = 'superloss:'
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-  """A claim, how it is tested and what came of it.
-
-  Attributes:
-    name: for instance 'C1'.
-    text: what is claimed.
-    rule: when it counts as supported.
-    verdict: what came of it.
-    evidence: sentences.
-  """
-
-  name: str
-  text: str
-  rule: str
-  verdict: Verdict
-  evidence: tuple[str, ...] = ()
 
 
 def judge_claims(
@@ -47,24 +30,23 @@ def judge_claims(
   """Returns all claims, with what the records say of each.
 
   Args:
-    blocks: results of studies.
+    blocks: results of studies, those of controls among them.
     populations: of each title of a block, cards of populations that forgot
       likewise, which have U-LiRA.
   """
   populations = populations or {}
+  main = [block for block in blocks if not block.condition]
   return [
-    _samples_cannot_be_forgotten(blocks),
-    _teachers_collapse(blocks),
-    _relabelling_keeps(blocks),
-    _classes_are_harder(blocks),
-    _attacks_detect(blocks, populations),
-    _superloss_helps(blocks),
-    Claim(
-      'C7',
-      'Speech is harder to unlearn than images.',
-      'gaps, in noise floors, are larger than on images of matched size',
-      'not tested',
-    ),
+    _samples_cannot_be_forgotten(main),
+    _teachers_collapse(main),
+    _relabelling_keeps(main),
+    control_claims.order_explains(blocks),
+    _classes_are_harder(main),
+    _attacks_detect(main, populations),
+    _superloss_helps(main),
+    control_claims.speech_is_harder(blocks),
+    control_claims.overtraining_hardens(blocks),
+    control_claims.good_looks_survive(main, populations),
   ]
 
 
@@ -86,7 +68,7 @@ def _samples_cannot_be_forgotten(blocks):
       f'{block.title}: {len(found)} of {len(tested)} methods'
       f'{": " + ", ".join(found) if found else ""}.'
     )
-  return _claim(name, text, rule, evidence, not equivalent)
+  return made(name, text, rule, evidence, not equivalent)
 
 
 def _teachers_collapse(blocks):
@@ -113,7 +95,7 @@ def _teachers_collapse(blocks):
       f'{": " + ", ".join(found) if found else ""}.'
     )
   holds = {'bad_teacher', 'scrub'} <= collapsed
-  return _claim(name, text, rule, evidence, holds)
+  return made(name, text, rule, evidence, holds)
 
 
 def _superloss_helps(blocks):
@@ -140,11 +122,11 @@ def _superloss_helps(blocks):
         f'({100 * found.low:+.2f} to {100 * found.high:+.2f})'
         f'{"" if good else ", damaged"}.'
       )
-  return _claim(name, text, rule, evidence, better > compared / 2)
+  return made(name, text, rule, evidence, better > compared / 2)
 
 
 def _relabelling_keeps(blocks):
-  name = 'C3'
+  name = 'C3a'
   text = 'random_label and salun keep knowledge of forgotten samples.'
   rule = (
     'the 95 % interval of the difference in forget accuracy to retraining, '
@@ -168,7 +150,7 @@ def _relabelling_keeps(blocks):
       )
   if len(seen) < 2:
     evidence = []
-  return _claim(name, text, rule, evidence, len(above) == 2)
+  return made(name, text, rule, evidence, len(above) == 2)
 
 
 def _classes_are_harder(blocks):
@@ -201,7 +183,7 @@ def _classes_are_harder(blocks):
     )
   if not compared:
     evidence = []
-  return _claim(name, text, rule, evidence, larger > compared / 2)
+  return made(name, text, rule, evidence, larger > compared / 2)
 
 
 def _attacks_detect(blocks, populations):
@@ -219,8 +201,8 @@ def _attacks_detect(blocks, populations):
       if where is None:
         continue
       cards = {m: where.cards[m].get(metric) for m in where.methods()}
-      known = {m: c for m, c in cards.items() if c and not _is_nan(c)}
-      above = [m for m, card in known.items() if _is_above(card)]
+      known = {m: c for m, c in cards.items() if is_known(c)}
+      above = [m for m, card in known.items() if is_above(card)]
       found, compared = found + len(above), compared + len(known)
       evidence.append(
         f'{block.title}, {metric}: above for {len(above)} of {len(known)}'
@@ -228,24 +210,8 @@ def _attacks_detect(blocks, populations):
       )
   if not compared:
     evidence = []
-  return _claim(name, text, rule, evidence, found > compared / 2)
-
-
-def _is_nan(card):
-  return math.isnan(card.value) or math.isnan(card.ci_low)
-
-
-def _is_above(card):
-  top = card.ideal if math.isnan(card.ideal_ci_high) else card.ideal_ci_high
-  return card.ci_low > top
+  return made(name, text, rule, evidence, found > compared / 2)
 
 
 def _of(blocks, kind) -> Iterator[Block]:
   return (block for block in blocks if block.kind == kind)
-
-
-def _claim(name, text, rule, evidence, holds):
-  if not evidence:
-    return Claim(name, text, rule, 'not tested')
-  verdict: Verdict = 'supported' if holds else 'not supported'
-  return Claim(name, text, rule, verdict, tuple(evidence))

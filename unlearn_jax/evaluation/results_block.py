@@ -24,17 +24,26 @@ class Block:
     request: what was forgotten.
     kind: 'sample', 'keyword' or 'speaker'.
     cards: by method and metric.
+    corpus: of the models.
+    frames: of the inputs: 'ordered', 'shuffled' or 'averaged'.
+    epochs: of training the original models.
+    condition: in what a control differs from the main study; '' is the main.
   """
 
   task: str
   request: str
   kind: str
   cards: Mapping[str, Mapping[str, MetricCard]]
+  corpus: str = ''
+  frames: str = 'ordered'
+  epochs: int = 0
+  condition: str = ''
 
   @property
   def title(self) -> str:
-    """Returns for instance 'kws sample:5%'."""
-    return f'{self.task} {self.request}'
+    """Returns for instance 'kws sample:5%', and the condition."""
+    where = f' ({self.condition})' if self.condition else ''
+    return f'{self.task} {self.request}{where}'
 
   def methods(self) -> list[str]:
     """Returns the methods, without the original and retraining."""
