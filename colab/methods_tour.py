@@ -272,8 +272,8 @@ for i, rate in enumerate(rates):
 # ## Several methods
 #
 # The registry knows each method by name: how to build it, how its batches are
-# laid out, and its presets, one for single recordings (`preset`) and one for
-# whole classes (`class_preset`), as here. `drive.unlearn` runs one; its batches
+# laid out, and its presets, one for single recordings (`preset`), one for whole
+# classes (`class_preset`), as here, and one for speakers that are no class. `drive.unlearn` runs one; its batches
 # are arrays of rows of `examples`, which stay on the device.
 
 # %%
@@ -287,7 +287,7 @@ problem = Problem(loss_fn, predict_fn, init_fn)
 sets = forget_rows, retain_rows
 
 models = {
-  name: unlearn(name, problem, original, sets, examples, removes_classes=True)
+  name: unlearn(name, problem, original, sets, examples, scope='class')
   for name in NAMES
 }
 

@@ -14,6 +14,7 @@ methods, requests or seeds run only what is new.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import importlib.metadata
 import json
 from typing import Any
@@ -27,6 +28,7 @@ from experiments import method_flags
 from experiments import settings
 from experiments import study_plan
 from experiments import work
+from experiments.runs import Runner
 from experiments.settings import Training
 from experiments.study import Study
 from experiments.study import StudyBlock
@@ -90,7 +92,7 @@ def main() -> None:
   _print_plan(job, study)
   if PLAN.value:
     return
-  work.do(study.parts(), _say)
+  work.do(study.parts(), functools.partial(_before, job.runner))
   with work.claim(job.workdir / 'records.jsonl') as mine:
     if mine:
       _write(job, study)
@@ -98,8 +100,11 @@ def main() -> None:
       print('All is done; another process writes the records.')
 
 
-def _say(part: work.Piece, left: int) -> None:
+def _before(runner: Runner, part: work.Piece, left: int) -> None:
   print(f'{left} left: {part.name}', flush=True)
+  if cli.has_many_mappings():
+    runner.drop_programs()
+    cli.drop_compiled()
 
 
 def _blocks(training: Training) -> list[StudyBlock]:
@@ -126,20 +131,15 @@ def _blocks(training: Training) -> list[StudyBlock]:
 
 
 def _block(training, request, tuned_on):
-  if tuned_on is not None and (
-    bool(forget.forgotten_classes(request, training.task))
-    != bool(forget.forgotten_classes(tuned_on, training.task))
-  ):
+  scope = forget.scope(request, training.task)
+  if tuned_on and forget.scope(tuned_on, training.task) != scope:
     tuned_on = None
-  removes_classes = bool(forget.forgotten_classes(request, training.task))
   methods = choice.parse(
     comparison_flags.METHODS.value,
-    with_class_rules=removes_classes,
+    with_class_rules=scope == 'class',
     unfit=training.unfit(),
   )
-  presets = choice.presets(
-    methods, method_flags.PRESET.value, removes_classes=removes_classes
-  )
+  presets = choice.presets(methods, method_flags.PRESET.value, scope=scope)
   return StudyBlock(request, methods, presets, tuned_on)
 
 

@@ -1,6 +1,7 @@
 """What every job shares: parsing flags, and errors of one line."""
 
 from collections.abc import Callable, Sequence
+import gc
 from logging import LogRecord
 import os
 import pathlib
@@ -18,6 +19,8 @@ from unlearn_jax.training.fit import Progress
 from unlearn_jax.types import InputError
 
 EXIT_CODE = 1
+_MAPPINGS = pathlib.Path('/proc/self/maps')
+_MOST_MAPPINGS = pathlib.Path('/proc/sys/vm/max_map_count')
 
 OnEpoch = Callable[[int, Progress], None]
 ShowProgress = Callable[[str, int], OnEpoch | None]
@@ -74,6 +77,26 @@ def use_compilation_cache(cache_dir: pathlib.Path) -> None:
   jax.config.update('jax_compilation_cache_dir', str(cache_dir / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def has_many_mappings() -> bool:
+  """Says whether a quarter of the memory mappings of a process are used up.
+
+  Every compiled program takes some hundred on a CPU, and keeps them while it is
+  held. At the limit of Linux (65,530) the next one ends the process.
+  """
+  try:
+    limit = int(_MOST_MAPPINGS.read_text())
+    with _MAPPINGS.open() as file:
+      return sum(1 for _ in file) > limit / 4
+  except (OSError, ValueError):  # Not Linux.
+    return False
+
+
+def drop_compiled() -> None:
+  """Drops compiled programs that nothing holds but JAX."""
+  jax.clear_caches()
+  gc.collect()
 
 
 def progress_bars(enabled: bool) -> ShowProgress:

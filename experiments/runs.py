@@ -101,6 +101,10 @@ class Runner:
     except fit_lib.NonFiniteLossError as error:
       raise fit_lib.NonFiniteLossError(f'{run.title}: {error}') from error
 
+  def drop_programs(self) -> None:
+    """Forgets compiled programs, also those of what `at` and others gave."""
+    self._programs.clear()
+
   def params(self, run: Run) -> Params:
     """Returns the model that a finished run left."""
     folder = run.folder(self.workdir) / 'model'

@@ -25,7 +25,7 @@ from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.worlds import Worlds
 from unlearn_jax.populations import design
 from unlearn_jax.populations import train
-from unlearn_jax.types import InputError
+from unlearn_jax.types import InputError, Scope
 
 MEMBERS = flags.DEFINE_integer(
   'members',
@@ -53,8 +53,7 @@ def main(task_name: str) -> None:
   Args:
     task_name: 'kws' or 'sid'.
   """
-  by_class = UNIT.value == settings.TASKS[task_name].label
-  names, presets = shadow_forget.methods(task_name, by_class)
+  names, presets = shadow_forget.methods(_scope(task_name))
   decides = {'members': MEMBERS.value, 'unit': UNIT.value}
   others = shadow_members.settings_of_run() | shadow_forget.settings_of_run()
   job = jobs.open_job(
@@ -100,6 +99,12 @@ def main(task_name: str) -> None:
     print(f'No metrics: {error} Give more --members.', flush=True)
   else:
     print(f'Records: {workdir / "records.jsonl"}\nReport: {page}')
+
+
+def _scope(task_name: str) -> Scope:
+  if UNIT.value == 'utterance':
+    return 'sample'
+  return 'class' if UNIT.value == settings.TASKS[task_name].label else 'group'
 
 
 def _design(

@@ -18,7 +18,7 @@ from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.populations import design
 from unlearn_jax.populations import train
-from unlearn_jax.types import InputError, Params
+from unlearn_jax.types import InputError, Params, Scope
 
 METHOD = flags.DEFINE_string(
   'method',
@@ -53,14 +53,11 @@ def settings_of_run() -> dict[str, Any]:
   }
 
 
-def methods(
-  task: str, by_class: bool
-) -> tuple[tuple[str, ...], dict[str, Preset]]:
+def methods(scope: Scope) -> tuple[tuple[str, ...], dict[str, Preset]]:
   """Returns the methods of the flag, and their presets; there may be none.
 
   Args:
-    task: 'kws' or 'sid'.
-    by_class: whether what members forget is whole classes.
+    scope: what members forget.
 
   Raises:
     InputError: if a flag does not fit.
@@ -71,15 +68,15 @@ def methods(
     raise InputError(
       f'--forget_fraction={FORGET_FRACTION.value}: must be in (0, 1].'
     )
-  names = choice.parse(METHOD.value, with_class_rules=by_class, flag='--method')
+  names = choice.parse(
+    METHOD.value, with_class_rules=scope == 'class', flag='--method'
+  )
   if len(names) < 2 or any(registry.spec(name).rewinds for name in names):
     raise InputError(
       f'--method={METHOD.value}: must be a comma list of methods, other than '
       'retrain and those that rewind.'
     )
-  presets = choice.presets(
-    names[1:], method_flags.PRESET.value, removes_classes=by_class
-  )
+  presets = choice.presets(names[1:], method_flags.PRESET.value, scope=scope)
   return names[1:], presets
 
 

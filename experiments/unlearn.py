@@ -53,18 +53,16 @@ def main(task: str) -> None:
     task: 'kws' or 'sid'.
   """
   request = forget.parse(FORGET.value)
-  removes_classes = bool(forget.forgotten_classes(request, task))
+  scope = forget.scope(request, task)
   model = CHECKPOINT.value and stored.find('checkpoint', CHECKPOINT.value)
   described = model.description if model else None
   training = settings.training_settings(task, described)
   methods = choice.parse(
     comparison_flags.METHODS.value,
-    with_class_rules=removes_classes or ALLOW_SAMPLES.value,
+    with_class_rules=scope == 'class' or ALLOW_SAMPLES.value,
     unfit=training.unfit(),
   )
-  presets = choice.presets(
-    methods, method_flags.PRESET.value, removes_classes=removes_classes
-  )
+  presets = choice.presets(methods, method_flags.PRESET.value, scope=scope)
   more_settings = {
     'checkpoint': CHECKPOINT.value,
     'forget': str(request),

@@ -11,6 +11,9 @@ Array = jax.Array | np.ndarray
 Batch = dict[str, Any]  # Arrays [batch, ...] and a float `mask` [batch].
 Metrics = dict[str, jax.Array]
 Side = Literal['forget', 'retain']
+# What a request forgets: single recordings, whole classes of the task, or all
+# of a speaker or keyword that is no class of it.
+Scope = Literal['sample', 'class', 'group']
 
 
 class InputError(ValueError):

@@ -12,6 +12,7 @@ import time
 import pytest
 from test_kws_unlearn import metrics
 
+from experiments import cli
 from experiments import work
 from unlearn_jax.methods import registry
 from unlearn_jax.reporting import records
@@ -59,6 +60,16 @@ def test_records_hold_every_request_and_method(workdir):
   }
   names = {c.name for c in cards if c.provenance['forget'] == 'keyword:up'}
   assert {'average_gap', 'accuracy.test_forgotten', 'cost.rte'} <= names
+
+
+def test_programs_may_be_dropped_at_any_time(
+  workdir, run_job, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(cli, 'has_many_mappings', lambda: True)
+  flags = [f for f in FLAGS if 'keyword' not in f]
+  run_job('benchmark', f'--workdir={tmp_path}', *flags)
+  got, want = (set(metrics(version_folder(w))) for w in (tmp_path, workdir))
+  assert got and got <= want
 
 
 def test_runs_have_the_setting_that_the_search_found(workdir):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from experiments import cli
 from experiments import work
 from experiments.work import Piece
 
@@ -94,3 +95,14 @@ def test_a_piece_that_cannot_be_done(tmp_path):
     work.do([piece])
   with pytest.raises(RuntimeError, match=r'^a left no .*/a.$'):
     work.do([Piece('a', tmp_path / 'a', lambda: None)])
+
+
+def test_many_mappings(tmp_path, monkeypatch):
+  maps, limit = tmp_path / 'maps', tmp_path / 'limit'
+  monkeypatch.setattr(cli, '_MAPPINGS', maps)
+  monkeypatch.setattr(cli, '_MOST_MAPPINGS', limit)
+  assert not cli.has_many_mappings()  # Not Linux.
+  limit.write_text('20\n')
+  for lines, want in ((5, False), (6, True)):
+    maps.write_text('one\n' * lines)
+    assert cli.has_many_mappings() is want

@@ -38,19 +38,19 @@ def by_hand(name, preset, seed):
 class UnlearnTest(parameterized.TestCase):
   # One of steps, one that edits, one that prepares and has a schedule.
   @parameterized.product(
-    name=('npo', 'ssd', 'saliency:npo'), removes_classes=(False, True)
+    name=('npo', 'ssd', 'saliency:npo'), scope=('sample', 'class', 'group')
   )
-  def test_is_the_run_of_the_preset(self, name, removes_classes):
+  def test_is_the_run_of_the_preset(self, name, scope):
     params = P.make_params()
     row = registry.spec(name)
-    preset = row.class_preset if removes_classes else row.preset
+    preset = row.preset_for(scope)
     got = unlearn(
       name,
       PROBLEM,
       params,
       ROWS,
       EXAMPLES,
-      removes_classes=removes_classes,
+      scope=scope,
       seed=3,
     )
     jax.tree.map(

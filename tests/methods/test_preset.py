@@ -296,8 +296,10 @@ class PresetsTest(parameterized.TestCase):
 
   def test_requests_that_remove_classes_have_presets_of_their_own(self):
     for name, spec in registry.METHODS.items():
-      got = choice.presets((name,), removes_classes=True).get(name)
+      got = choice.presets((name,), scope='class').get(name)
       self.assertEqual(got, spec.class_preset or spec.preset)
+      got = choice.presets((name,), scope='group').get(name)
+      self.assertEqual(got, spec.group_preset or spec.preset)
 
   def test_override_of_a_method_that_is_not_run_is_checked_alone(self):
     got = choice.presets(('fine_tune',), ('scrub.epochs=9',))

@@ -19,7 +19,9 @@ PROBLEM = P.make_problem(blocks=('kernel', 'bias'))
 
 def presets(name):
   row = registry.spec(name)
-  return [p for p in (row.preset, row.class_preset) if p is not None]
+  return [
+    p for p in (row.preset, row.class_preset, row.group_preset) if p is not None
+  ]
 
 
 class RangesTest(parameterized.TestCase):

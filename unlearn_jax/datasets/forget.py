@@ -146,6 +146,18 @@ def forgotten_classes(request: ForgetRequest, task: str) -> tuple[str, ...]:
   return tuple(part.value for part in request.parts if part.kind == kind)
 
 
+def scope(request: ForgetRequest, task: str) -> types.Scope:
+  """Returns what a request forgets, which decides the presets of methods.
+
+  Args:
+    request: from `parse`.
+    task: 'kws' or 'sid'.
+  """
+  if forgotten_classes(request, task):
+    return 'class'
+  return 'group' if request.kind in ('speaker', 'keyword') else 'sample'
+
+
 def forget_hash(utterance_ids: Iterable[str]) -> str:
   """Identifies a set of utterances, in any order, by 16 hexadecimal digits."""
   text = '\n'.join(sorted({str(i) for i in utterance_ids}))

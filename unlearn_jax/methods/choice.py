@@ -9,7 +9,7 @@ from unlearn_jax.methods.registry import spec
 from unlearn_jax.methods.spec import MethodSpec
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.methods.wrappers import WRAPPERS
-from unlearn_jax.types import InputError
+from unlearn_jax.types import InputError, Scope
 
 
 def _nothing(*args):
@@ -90,7 +90,7 @@ def presets(
   names: Sequence[str],
   overrides: Sequence[str] = (),
   *,
-  removes_classes: bool = False,
+  scope: Scope = 'sample',
 ) -> dict[str, Preset]:
   """Returns the preset of each method, changed as asked.
 
@@ -99,17 +99,16 @@ def presets(
     overrides: each 'method.field=value', for instance
       'scrub.learning_rate=1e-4'; fields are those of `Preset` and the method's
       own options. They may be of any method.
-    removes_classes: whether the request removes whole classes.
+    scope: what the request forgets.
 
   Raises:
     InputError: if an override is malformed or names what does not exist.
   """
   chosen: dict[str, Preset] = {}
   for name in dict.fromkeys([*METHODS, *names]):
-    row = spec(name)
-    if row.preset is not None:
-      special = row.class_preset if removes_classes else None
-      chosen[name] = special or row.preset
+    preset = spec(name).preset_for(scope)
+    if preset is not None:
+      chosen[name] = preset
   for text in overrides:
     target, equals, value = text.partition('=')
     name, dot, field = target.partition('.')

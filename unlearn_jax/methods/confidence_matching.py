@@ -3,15 +3,13 @@ r"""Confidence matching: as sure of a recording as if it had never been heard.
 .. math::
   \phi_i = \log p_y - \log(1 - p_y), \quad
   \tau_i = a \phi_i(\theta_o) + b + s \xi, \quad \xi \sim N(0, 1) \\
-  J = E_f[h(\max(\phi_i - \tau_i, 0))] + \lambda E_r[l_i]
+  J = E_f[h(\phi_i - \tau_i)] + \lambda E_r[l_i]
   + \kappa E_r[KL(p_o || p)], \quad
-  h(d) = d^2 / 2 \text{ up to } d = 1, \text{ then } d - 1/2
+  h(d) = d^2 / 2 \text{ for } |d| < 1, \text{ else } |d| - 1/2
 
-Data: both. Each forget example is pushed down to a target of its own and then
-left alone, by a slope that is at most 1: neither one hard example nor one that
-is past its target drives the run. So the push ends by itself where forgetting
-has gone far enough, and what the model is not sure of because of it alone comes
-from the two retain terms.
+Data: both. Each forget example moves to a target of its own, by a slope that is
+at most 1: no example drives the run, and the push ends by itself where
+forgetting has gone far enough.
 
 Why a line: over models that heard a recording or did not, the confidence in
 one that was never heard is close to a line of the confidence in it as heard,
@@ -19,6 +17,11 @@ with a slope above 1. What a model is sure of it would have known anyway; what
 it is less sure of depended on having been heard. `calibrate` reads slope and
 offset off recordings that were held out, without a retrained model. A class
 that goes whole leaves a constant: slope 0.
+
+For all of a speaker or a class the line says little of one recording, since how
+a voice differs from the others is not to be seen in a model that heard it. So
+there only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ..., and the
+retain terms say what is still known of each recording.
 
 xi is drawn once a run. Retraining is random, and the confidence in a class that
 a model has never heard varies from one retrained model to the next; models that
@@ -30,6 +33,8 @@ distillation.
 Source: developed here; the confidence is the one by which U-LiRA judges (Hayes
 et al., 2024, https://arxiv.org/abs/2403.01218).
 """
+
+from typing import get_args, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +54,8 @@ from unlearn_jax.types import (
   PredictFn,
   UnlearningMethod,
 )
+
+Level = Literal['example', 'set']
 
 
 def logit_confidence(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -106,6 +113,7 @@ def confidence_matching_direction(
   spread: jax.typing.ArrayLike,
   loss_weight: jax.typing.ArrayLike,
   distill_weight: jax.typing.ArrayLike,
+  level: Level = 'example',
 ) -> tuple[Params, Metrics]:
   """Returns the gradient of J.
 
@@ -123,6 +131,8 @@ def confidence_matching_direction(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
+    level: what is matched: the confidence in each forget example, or in the
+      set of them, by its mean.
   """
   forget, retain = fill_padding(forget), fill_padding(retain)
   label = forget['label']
@@ -132,14 +142,17 @@ def confidence_matching_direction(
 
   def objective(params):
     confidence = logit_confidence(predict_fn(params, forget), label)
-    excess = optax.huber_loss(jnp.maximum(confidence - target, 0.0))
-    push = masked_mean(excess, forget['mask'])
+    excess = confidence - target
+    if level == 'set':
+      push = optax.huber_loss(masked_mean(excess, forget['mask']))
+    else:
+      push = masked_mean(optax.huber_loss(excess), forget['mask'])
     loss = masked_mean(loss_fn(params, retain), retain['mask'])
     kl = kl_divergence(teacher, predict_fn(params, retain))
     distance = masked_mean(kl, retain['mask'])
     metrics = {
       'forget_confidence': masked_mean(confidence, forget['mask']),
-      'forget_excess': push,
+      'forget_mismatch': push,
       'retain_loss': loss,
       'retain_kl': distance,
     }
@@ -158,6 +171,7 @@ def confidence_matching(
   spread: float = 0.0,
   loss_weight: float = 3.0,
   distill_weight: float = 10.0,
+  level: Level = 'example',
 ) -> UnlearningMethod:
   """Confidence matching as an `UnlearningMethod`.
 
@@ -170,10 +184,13 @@ def confidence_matching(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
+    level: 'example', or 'set' for all of a speaker or a class.
 
   Raises:
-    ValueError: if a scalar is out of bounds.
+    ValueError: if an option is out of bounds.
   """
+  if level not in get_args(Level):
+    raise ValueError(f"level must be example or set, got '{level}'.")
   base.check_range('slope', slope, 0.0)
   base.check_range('offset', offset, -float('inf'))
   base.check_range('spread', spread, 0.0)
@@ -191,6 +208,7 @@ def confidence_matching(
       predict_fn=predict_fn,
       original=original,
       draw=draw,
+      level=level,
       **hyper,
     )
 

@@ -9,7 +9,7 @@ from unlearn_jax.methods.spec import Problem
 from unlearn_jax.training import fit as fit_lib
 from unlearn_jax.training import loop
 from unlearn_jax.training.recipe import set_total_steps
-from unlearn_jax.types import Batch, Params
+from unlearn_jax.types import Batch, Params, Scope
 
 
 def unlearn(
@@ -19,7 +19,7 @@ def unlearn(
   rows: tuple[np.ndarray, np.ndarray],
   examples: Batch,
   *,
-  removes_classes: bool = False,
+  scope: Scope = 'sample',
   preset: Preset | None = None,
   seed: int = 0,
 ) -> Params:
@@ -31,8 +31,9 @@ def unlearn(
     params: of the original model; left usable.
     rows: of the forget and of the retain set in `examples`, [n] each.
     examples: arrays [examples, ...] with what the loss reads.
-    removes_classes: whether the forget set is all of some classes, for which
-      many methods have a preset of their own.
+    scope: what the forget set is, for which many methods have a preset of
+      their own: 'sample', single recordings; 'class', all of some classes;
+      'group', all of a speaker or keyword that is no class.
     preset: other settings.
     seed: of the order of the batches and all that is random in the method.
 
@@ -44,8 +45,7 @@ def unlearn(
   """
   spec = registry.spec(name)
   if preset is None:
-    special = spec.class_preset if removes_classes else None
-    preset = special or spec.preset
+    preset = spec.preset_for(scope)
   if preset is None or spec.rewinds:
     raise ValueError(
       f'{name} cannot run on a model and two sets alone: retrain trains from '

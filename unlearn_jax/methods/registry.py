@@ -57,21 +57,28 @@ _TEACH = {
   'direction': 'teacher_student',
   'uniform_teacher': False,
 }
-# A whole class: the confidence that retrained models have in one that they
-# never heard.
-_MATCH_CLASS = {
-  'slope': 0.0,
-  'offset': -13.0,
-  'spread': 1.3,
-  'loss_weight': 10.0,
-  'distill_weight': 30.0,
-}
 _MATCH = {
   'slope': 1.2,
   'offset': -1.5,
   'spread': 0.0,
   'loss_weight': 3.0,
   'distill_weight': 10.0,
+  'level': 'example',
+}
+_MATCH_GROUP = {
+  **_MATCH,
+  'slope': 1.4,
+  'offset': -5.4,
+  'loss_weight': 10.0,
+  'level': 'set',
+}
+# The confidence that retrained models have in a class that they never heard.
+_MATCH_CLASS = {
+  **_MATCH_GROUP,
+  'slope': 0.0,
+  'offset': -14.5,
+  'spread': 1.3,
+  'distill_weight': 30.0,
 }
 _SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
 
@@ -137,6 +144,13 @@ METHODS: dict[str, MethodSpec] = {
     build=lambda p, tx, **o: npo(p.loss_fn, tx, **o),
     needs=_BOTH,
     preset=Preset(5, 3e-5, options={'beta': 0.8, 'retain_weight': 5.0}),
+    group_preset=Preset(
+      2,
+      1e-2,
+      schedule='cosine',
+      forget_batch=32,
+      options={'beta': 2.0, 'retain_weight': 10.0},
+    ),
     class_preset=Preset(2, 1.7e-3, options={'beta': 0.2, 'retain_weight': 1.3}),
     summary='raises the forget loss, ever less the further it has risen',
     when='instead of gradient_ascent: it slows down by itself',
@@ -206,6 +220,9 @@ METHODS: dict[str, MethodSpec] = {
     ),
     class_preset=Preset(
       2, 3e-3, schedule='cosine', forget_batch=32, options=_MATCH_CLASS
+    ),
+    group_preset=Preset(
+      2, 2e-2, schedule='cosine', forget_batch=32, options=_MATCH_GROUP
     ),
     summary='makes a recording as little known as if it had never been heard',
     when='an auditor compares with retrained models',

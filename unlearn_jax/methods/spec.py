@@ -16,6 +16,7 @@ from unlearn_jax.types import (
   LossFn,
   MapEmbeddingFn,
   PredictFn,
+  Scope,
   Side,
   UnlearningMethod,
 )
@@ -63,6 +64,8 @@ class MethodSpec:
     summary: one line for tables.
     class_preset: what works for requests that remove whole classes, where a
       retrained model never says the class again; None is `preset`.
+    group_preset: what works for all of a speaker or keyword that is no class of
+      the task; None is `preset`.
     layout: 'joint' or 'alternate', see `methods.schedule`.
     rewinds: whether the experiment picks the epoch by `rewind.rewind`.
     for_classes: whether the rule makes sense only for requests that remove
@@ -76,11 +79,17 @@ class MethodSpec:
   preset: Preset | None
   summary: str
   class_preset: Preset | None = None
+  group_preset: Preset | None = None
   layout: Literal['joint', 'alternate'] = 'joint'
   rewinds: bool = False
   for_classes: bool = False
   reads_losses: bool = True
   when: str = ''
+
+  def preset_for(self, scope: Scope) -> Preset | None:
+    """Returns the preset for what a request forgets; None is retraining."""
+    special = {'class': self.class_preset, 'group': self.group_preset}
+    return special.get(scope) or self.preset
 
   def epoch_batches(
     self,

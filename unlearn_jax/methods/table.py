@@ -19,8 +19,9 @@ def cost(spec: MethodSpec) -> str:
   if spec.preset is None:
     return 'all epochs'
   counts = [spec.preset.epochs]
-  if isinstance(spec.class_preset, Preset):
-    counts.append(spec.class_preset.epochs)
+  for other in (spec.class_preset, spec.group_preset):
+    if isinstance(other, Preset):
+      counts.append(other.epochs)
   if not any(counts):
     return 'one edit'
   low, high = min(counts), max(counts)

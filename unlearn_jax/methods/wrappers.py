@@ -116,6 +116,7 @@ def wrapped(name: str, spec: MethodSpec) -> MethodSpec:
     needs=spec.needs | wrapper.needs,
     preset=with_options(spec.preset),
     class_preset=spec.class_preset and with_options(spec.class_preset),
+    group_preset=spec.group_preset and with_options(spec.group_preset),
     rewinds=spec.rewinds or wrapper.rewinds,
     summary=wrapper.summary,
   )
