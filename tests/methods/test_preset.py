@@ -12,6 +12,7 @@ from unlearn_jax.methods import choice
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import override
 from unlearn_jax.methods.preset import Preset
+from unlearn_jax.training.recipe import set_total_steps
 from unlearn_jax.types import InputError
 
 PRESET = Preset(
@@ -88,6 +89,33 @@ class PresetTest(parameterized.TestCase):
       step = m / (1 - 0.9**k) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
       theta = theta - 1e-3 * (step + 0.1 * theta)
       np.testing.assert_allclose(params['w'], theta, rtol=1e-6)
+
+  @parameterized.product(
+    algorithm=('adamw', 'sgd'), schedule=('constant', 'cosine')
+  )
+  def test_the_searched_optimizer_is_each_of_them(self, algorithm, schedule):
+    preset = dataclasses.replace(
+      PRESET, algorithm=algorithm, schedule=schedule, weight_decay=0.1
+    )
+    # Built of another, and told by its state alone which to be.
+    other = dataclasses.replace(PRESET, weight_decay=0.1).searched_optimizer()
+    params, both = {'w': jnp.asarray([1.0, -2.0])}, []
+    for tx in (preset.optimizer(), other):
+      state = set_total_steps(tx.init(params), 8)
+      if tx is other:
+        state = optax.tree_utils.tree_set(
+          state,
+          is_sgd=jnp.float32(algorithm == 'sgd'),
+          is_cosine=jnp.float32(schedule == 'cosine'),
+        )
+      theta = params
+      for k in range(6):
+        gradient = {'w': jnp.asarray([0.3 * k, 1.0 - 0.5 * k])}
+        updates, state = tx.update(gradient, state, theta)
+        theta = optax.apply_updates(theta, updates)
+      both.append(theta['w'])
+    np.testing.assert_allclose(both[1], both[0], rtol=1e-6)
+    self.assertGreater(np.abs(both[0] - params['w']).max(), 1e-4)
 
   def test_learning_rate_lives_in_the_state(self):
     tx = PRESET.optimizer()

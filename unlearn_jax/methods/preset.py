@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from unlearn_jax.training.recipe import warmup_cosine
@@ -90,19 +92,66 @@ class Preset:
         def rate(count):
           return learning_rate * warmup_cosine(count, total_steps, 0.1)
 
-      descent = optax.adamw(rate, weight_decay=self.weight_decay)
-      if self.algorithm == 'sgd':
-        descent = optax.chain(
-          optax.trace(_MOMENTUM),
-          optax.add_decayed_weights(self.weight_decay),
-          optax.scale_by_learning_rate(rate),
-        )
-      return optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
+      return self._clipped(self._descent(self.algorithm, rate))
 
     hyper = {'learning_rate': self.learning_rate}
     if self.schedule == 'cosine':
       hyper['total_steps'] = 1.0
     return optax.inject_hyperparams(transform)(**hyper)
+
+  def searched_optimizer(self) -> optax.GradientTransformation:
+    """Every optimizer that a preset may name, as one.
+
+    Which it is lies in the state beside `learning_rate`: `is_sgd` and
+    `is_cosine`, 0 or 1, and `total_steps`, which counts under a schedule.
+    """
+
+    def transform(learning_rate, total_steps, is_sgd, is_cosine):
+      def rate(count):
+        cosine = warmup_cosine(count, total_steps, 0.1)
+        return learning_rate * jnp.where(is_cosine > 0, cosine, 1.0)
+
+      sgd, adamw = (self._descent(name, rate) for name in ('sgd', 'adamw'))
+      return self._clipped(_either(is_sgd, sgd, adamw))
+
+    return optax.inject_hyperparams(transform)(
+      learning_rate=self.learning_rate,
+      total_steps=1.0,
+      is_sgd=float(self.algorithm == 'sgd'),
+      is_cosine=float(self.schedule == 'cosine'),
+    )
+
+  def _clipped(self, descent):
+    return optax.chain(optax.clip_by_global_norm(self.clip_norm), descent)
+
+  def _descent(self, algorithm, rate):
+    if algorithm == 'adamw':
+      return optax.adamw(rate, weight_decay=self.weight_decay)
+    return optax.chain(
+      optax.trace(_MOMENTUM),
+      optax.add_decayed_weights(self.weight_decay),
+      optax.scale_by_learning_rate(rate),
+    )
+
+
+def _either(is_first, first, second):
+  """Follows one of two transforms; both keep their states."""
+
+  def init_fn(params):
+    return first.init(params), second.init(params)
+
+  def update_fn(updates, state, params=None):
+    made = [
+      tx.update(updates, own, params)
+      for tx, own in zip((first, second), state, strict=True)
+    ]
+    (one, own), (other, its) = made
+    chosen = jax.tree.map(
+      lambda a, b: jnp.where(is_first > 0, a, b), one, other
+    )
+    return chosen, (own, its)
+
+  return optax.GradientTransformation(init_fn, update_fn)
 
 
 def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:

@@ -3,7 +3,8 @@
 A search tries so many settings: points of the method's ranges, at several
 numbers of epochs. Under a constant learning rate one run visits them all on its
 way; under a schedule, which depends on the length of the run, each draw has a
-length of its own. All draws of one optimizer and schedule run as one program.
+length of its own. All draws run as one program: optimizer and schedule are
+numbers in its state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,6 @@ from unlearn_jax.methods.spec import MethodSpec
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.populations import program
 from unlearn_jax.populations import search_plan
-from unlearn_jax.populations.search_plan import Group
 from unlearn_jax.populations.sweep import sweep
 from unlearn_jax.training import loop
 from unlearn_jax.training.fit import steps_of
@@ -122,17 +122,15 @@ def search(
   runs = _Runs(
     spec, problem, preset, params, rows, examples, score_fn, seed, strategy
   )
-  trials: list[Trial] = []
-  for group in search_plan.groups(
-    name, preset, settings, seed, runs.has_schedule()
-  ):
-    trials += runs.trials_of(group)
+  trials = runs.trials_of(
+    search_plan.plan(name, preset, settings, seed, runs.has_schedule())
+  )
   return Search(trials[:settings], runs.compile_s, runs.run_s, runs.score_s)
 
 
 @dataclasses.dataclass
 class _Runs:
-  """Runs groups of draws, and adds up what that costs."""
+  """Runs draws, and adds up what that costs."""
 
   spec: MethodSpec
   problem: Problem
@@ -149,40 +147,38 @@ class _Runs:
 
   def has_schedule(self) -> bool:
     """Says whether the state of the method knows the length of a run."""
-    method = self._build(self.preset)
+    method = self._build(self.preset.optimizer())
     state = jax.eval_shape(
       lambda: loop.init(method, self.params, jax.random.key(0))
     )
     return bool(optax.tree_utils.tree_get_all_with_path(state, _TOTAL))
 
-  def trials_of(self, group: Group) -> list[Trial]:
-    """Runs and scores a group."""
-    first = group.draws[0]
-    preset = first.applied(self.preset, self.preset.epochs)
-    method, at = self._build(preset), search_plan.visits(self.preset)
+  def trials_of(self, plan: search_plan.Plan) -> list[Trial]:
+    """Runs and scores all draws."""
+    preset, at = self.preset, search_plan.visits(self.preset)
+    method = self._build(
+      preset.searched_optimizer() if at else preset.optimizer()
+    )
     sides, steps, seen = _lay_out(self.spec, preset, self.rows, at, self.seed)
     once: tuple[Any, Any] = (None, None)
     if method.prepare is not None:
       once = self.spec.prepare_batches(preset, *self.rows)
       seen = seen + sum(int(b.mask.sum()) for b in once if b is not None)
-    values = {n: [d.values[n] for d in group.draws] for n in first.values}
-    if at and group.ends is not None:
-      values[_TOTAL] = [steps[end] for end in group.ends]
-    settings = {n: np.asarray(v, np.float32) for n, v in values.items()}
+    settings = _settings(plan, steps) if at else _values(plan)
     models = self._sweep(method, settings, once, *sides)
     start = time.perf_counter()
+    models = jax.tree.map(np.asarray, models)  # At once: a slice costs as much.
     trials = []
-    for i, draw in enumerate(group.draws):
-      every = range(max(len(at), 1))
-      for end in every if group.ends is None else [group.ends[i]]:
+    for i, (draw, own) in enumerate(zip(plan.draws, plan.ends, strict=True)):
+      for end in range(max(len(at), 1)) if own is None else [own]:
         model = jax.tree.map(lambda x, i=i, end=end: x[i, end], models)
-        made = draw.applied(self.preset, at[end] if at else 0)
+        made = draw.applied(preset, at[end] if at else 0)
         trials.append(Trial(made, dict(self.score_fn(model)), int(seen[end])))
     self.score_s += time.perf_counter() - start
     return trials
 
-  def _build(self, preset):
-    return self.spec.build(self.problem, preset.optimizer(), **preset.options)
+  def _build(self, tx):
+    return self.spec.build(self.problem, tx, **self.preset.options)
 
   def _sweep(self, method, settings, once, forget, retain):
     """Calls `sweep`, compile time apart."""
@@ -195,6 +191,24 @@ class _Runs:
     models = jax.block_until_ready(compiled(*args))
     self.run_s += time.perf_counter() - start
     return models
+
+
+def _values(plan):
+  """Returns arrays [draws] of what is drawn."""
+  return {
+    name: np.float32([draw.values[name] for draw in plan.draws])
+    for name in plan.draws[0].values
+  }
+
+
+def _settings(plan, steps):
+  """Returns arrays [draws] of all that tells the runs apart."""
+  last = len(steps) - 1
+  return _values(plan) | {
+    'is_sgd': np.float32([d.algorithm == 'sgd' for d in plan.draws]),
+    'is_cosine': np.float32([d.schedule == 'cosine' for d in plan.draws]),
+    _TOTAL: np.float32([steps[last if e is None else e] for e in plan.ends]),
+  }
 
 
 def _lay_out(spec, preset, rows, at, seed):

@@ -1,6 +1,6 @@
 """What a search of settings tries: which draws, for how many epochs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
@@ -35,27 +35,27 @@ def _split(preset, settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-  """Draws of one optimizer and schedule.
+class Plan:
+  """The runs of a search.
 
   Attributes:
-    draws: all of them.
-    ends: of each draw, the one visit that counts; None where every visit does.
+    draws: one a run; the first is the preset.
+    ends: of each, the one visit that counts; None where every visit does.
   """
 
   draws: Sequence[Draw]
-  ends: Sequence[int] | None
+  ends: Sequence[int | None]
 
 
-def groups(
+def plan(
   name: str, preset: Preset, settings: int, seed: int, has_schedule: bool
-) -> Iterator[Group]:
-  """Yields draws that run as one program.
+) -> Plan:
+  """Returns the runs of a search.
 
   Args:
     name: of the method.
     preset: its first draw.
-    settings: of all groups; of fewer than visits, there are some more.
+    settings: how many to try; of fewer than visits, there are some more.
     seed: of the draws.
     has_schedule: whether the method knows the length of its run, even where its
       learning rate is constant.
@@ -63,15 +63,16 @@ def groups(
   constant, scheduled = _split(preset, settings)
   if has_schedule or not constant:
     found = search_space.draw(name, preset, settings, seed=seed)
-    yield from _by_algorithm(found, _ends(preset, len(found), seed))
-    return
+    return Plan(found, _ends(preset, len(found), seed))
   found = search_space.draw(name, preset, constant, seed=seed)
-  yield from _by_algorithm(found, None)
+  ends: list[int | None] = [None] * constant
   if scheduled:
-    _, *found = search_space.draw(
+    _, *others = search_space.draw(
       name, preset, scheduled + 1, schedule='cosine', seed=seed + 1
     )
-    yield from _by_algorithm(found, _ends(preset, scheduled + 1, seed)[1:])
+    found += others
+    ends += _ends(preset, scheduled + 1, seed)[1:]
+  return Plan(found, ends)
 
 
 def _ends(preset, count, seed):
@@ -83,9 +84,3 @@ def _ends(preset, count, seed):
   others = np.arange(count - 1) % len(at)
   rng = np.random.default_rng(seed)
   return [at.index(preset.epochs), *rng.permutation(others).tolist()]
-
-
-def _by_algorithm(draws, ends):
-  for algorithm in dict.fromkeys(draw.algorithm for draw in draws):
-    mine = [i for i, draw in enumerate(draws) if draw.algorithm == algorithm]
-    yield Group([draws[i] for i in mine], ends and [ends[i] for i in mine])
