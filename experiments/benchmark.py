@@ -34,6 +34,7 @@ from experiments.study import Study
 from experiments.study import StudyBlock
 from unlearn_jax.datasets import forget
 from unlearn_jax.datasets.forget import ForgetRequest
+from unlearn_jax.evaluation import metrics
 from unlearn_jax.evaluation.cards import make_cards
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.methods import choice
@@ -60,11 +61,22 @@ SETTINGS = flags.DEFINE_integer(
   lower_bound=1,
   upper_bound=10_000,
 )
+METRICS = flags.DEFINE_list(
+  'metrics',
+  [],
+  'Metrics that the printed tables show beside the usual ones, as '
+  'distance.js,mia.svc_five; records hold all of them.',
+)
 PLAN = flags.DEFINE_bool('plan', False, 'Say what there is to do, and stop.')
 
 
 def main() -> None:
   """Runs the study."""
+  for name in METRICS.value:
+    try:
+      metrics.metric(name)
+    except ValueError as error:
+      raise InputError(f'--metrics: {error}') from error
   training = settings.training_settings(None)
   blocks = _blocks(training)
   decides = {
@@ -76,6 +88,7 @@ def main() -> None:
   others = {
     'request': REQUESTS.value,
     'methods': comparison_flags.METHODS.value,
+    'metrics': ','.join(METRICS.value) or None,
   }
   job = jobs.open_job(training, decides, others, {}, is_shared=True)
   job = _in_version(job)
@@ -180,7 +193,8 @@ def _write(job: jobs.Job, study: Study) -> None:
   failures: list[str] = []
   for block in study.blocks:
     own = _cards(job, study, block)
-    print(f'\n{block.request}\n{tables.comparison(own).to_text()}', flush=True)
+    table = tables.comparison(own, METRICS.value)
+    print(f'\n{block.request}\n{table.to_text()}', flush=True)
     cards += own
     failures += study.failures(block)
   paths = {

@@ -123,6 +123,14 @@ def test_table_without_reference_has_no_verdicts():
   assert [cell.text for cell in table.rows[0]] == ['original', '90.0 ± 2.0']
 
 
+def test_table_has_further_metrics_as_they_are():
+  card = make_card('a', 'distance.js', 0.00123, ci_low=0.001, ci_high=0.00146)
+  forget = make_card('a', 'accuracy.forget', 0.5)
+  table = tables.comparison([forget, card], ['distance.js', 'zrf'])
+  assert table.header == ('method', 'forget %', 'distance.js', 'forgetting')
+  assert table.rows[0][2].text == '0.00123 ± 0.00023'
+
+
 def test_table_without_interval_shows_the_value_alone():
   card = make_card('a', 'average_gap', 0.1234, ci_low=NAN, ci_high=NAN)
   forget = make_card('a', 'accuracy.forget', 0.5)

@@ -68,7 +68,7 @@ _COLUMNS = {
 }
 
 
-def comparison(cards: Sequence[MetricCard]) -> Table:
+def comparison(cards: Sequence[MetricCard], more: Sequence[str] = ()) -> Table:
   """Sets the methods side by side, in the order of the cards.
 
   Shares are in percent with half the width of their 95 percent interval, gaps
@@ -79,20 +79,21 @@ def comparison(cards: Sequence[MetricCard]) -> Table:
   Args:
     cards: of any number of methods. A metric that no method has, or that is
       nowhere defined, gets no column.
+    more: metrics that get a column too, as they are.
   """
   by_method: dict[str, dict[str, MetricCard]] = {}
   for card in cards:
     by_method.setdefault(card.provenance['method'], {})[card.name] = card
   names = [
     name
-    for name in _COLUMNS
+    for name in dict.fromkeys([*_COLUMNS, *more])
     if any(
       name in cards and not math.isnan(cards[name].value)
       for cards in by_method.values()
     )
   ]
   has_verdicts = any(card.verdict != 'no reference' for card in cards)
-  header = ['method', *(_COLUMNS[name][0] for name in names)]
+  header = ['method', *(_COLUMNS.get(n, (n,))[0] for n in names)]
   rows = []
   for method, own in by_method.items():
     row = [Cell(method), *(_cell(own.get(name)) for name in names)]
@@ -111,12 +112,15 @@ def comparison(cards: Sequence[MetricCard]) -> Table:
 def _cell(card: MetricCard | None) -> Cell:
   if card is None or math.isnan(card.value):
     return Cell('')
-  kind = _COLUMNS[card.name][1]
+  kind = _COLUMNS.get(card.name, ('', 'number'))[1]
   half = (card.ci_high - card.ci_low) / 2
   if kind == 'seconds':
     return Cell(f'{card.value:.1f}')
   if kind == 'ratio':
     return Cell(f'{card.value:.1f}')
+  if kind == 'number':
+    text = f'{card.value:.4g}'
+    return Cell(text if math.isnan(half) else f'{text} ± {half:.2g}')
   text = f'{100 * card.value:.1f}'
   if not math.isnan(half):
     text += f' ± {100 * half:.1f}'
