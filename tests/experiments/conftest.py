@@ -19,6 +19,7 @@ from experiments import fooled
 from experiments import kws_shadow
 from experiments import kws_train
 from experiments import kws_unlearn
+from experiments import paper_table
 from experiments import report
 from experiments import sid_shadow
 from experiments import sid_train
@@ -32,6 +33,7 @@ _MAINS = {
   'kws_shadow': kws_shadow.main,
   'kws_train': kws_train.main,
   'kws_unlearn': kws_unlearn.main,
+  'paper_table': paper_table.main,
   'report': report.main,
   'sid_shadow': sid_shadow.main,
   'sid_train': sid_train.main,
