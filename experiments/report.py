@@ -5,7 +5,8 @@ r"""Writes RESULTS.md and a page from the records of studies.
 
 reads what `experiments.benchmark` wrote, or the compact files that --compact
 writes, and says what follows for the claims of "Speech Unlearning". With
---ulira, as kws:sample:5%=FOLDER of a kws_shadow, its U-LiRA stands beside.
+--ulira, as kws:sample:5%=FOLDER of a kws_shadow, its U-LiRA stands beside, and
+the page shows its ROC curves and plays the most and least exposed recordings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from unlearn_jax.evaluation.claims import judge_claims
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
+from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import results
 from unlearn_jax.reporting import study_page
@@ -64,7 +66,14 @@ def main() -> None:
     if COMPACT.value is not None:
       _write_compact(pathlib.Path(COMPACT.value), path, own, found)
   blocks = _blocks(cards)
-  populations = dict(map(_population, ULIRA.value))
+  read = [_population(value) for value in ULIRA.value]
+  populations = {block.title: block for block, _ in read}
+  # A damaged file is said before anything is written.
+  attacks = {
+    block.title: attack_files.read(folder)
+    for block, folder in read
+    if PAGE.value is not None
+  }
   facts, claims = _facts(cards, blocks), judge_claims(blocks, populations)
   text = results.results_markdown(
     _command(), facts, blocks, populations, claims, searches
@@ -72,7 +81,9 @@ def main() -> None:
   records.write_text(pathlib.Path(OUT.value), text)
   print(f'Results: {OUT.value}')
   if PAGE.value is not None:
-    made = study_page.make_page(facts, blocks, populations, claims, searches)
+    made = study_page.make_page(
+      facts, blocks, populations, claims, searches, attacks
+    )
     place = pathlib.Path(PAGE.value)
     place.parent.mkdir(parents=True, exist_ok=True)
     records.write_text(place, study_page.render(made))
@@ -182,8 +193,8 @@ def _condition(card: MetricCard) -> tuple[str, str, int]:
   )
 
 
-def _population(text: str) -> tuple[str, Block]:
-  """Reads a value of --ulira."""
+def _population(text: str) -> tuple[Block, pathlib.Path]:
+  """Reads the cards of a value of --ulira; returns its folder, too."""
   target, equals, path = text.partition('=')
   task, colon, request = target.partition(':')
   if not equals or not colon or task not in ('kws', 'sid'):
@@ -193,10 +204,10 @@ def _population(text: str) -> tuple[str, Block]:
     )
   parsed = forget.parse(request)
   cards: dict[str, dict[str, MetricCard]] = {}
-  for card in records.read(pathlib.Path(path).expanduser() / 'records.jsonl'):
+  folder = pathlib.Path(path).expanduser()
+  for card in records.read(folder / 'records.jsonl'):
     cards.setdefault(card.provenance['method'], {})[card.name] = card
-  block = Block(task, str(parsed), parsed.kind, cards)
-  return block.title, block
+  return Block(task, str(parsed), parsed.kind, cards), folder
 
 
 def _facts(cards: Sequence[MetricCard], blocks: Sequence[Block]) -> list[str]:

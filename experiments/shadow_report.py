@@ -1,6 +1,10 @@
-"""The metrics of populations, and the page that shows them."""
+"""The metrics of populations, the page that shows them, and what others need.
 
-from collections.abc import Sequence
+Beside the records lie the attacks and the sound of what they expose, for pages
+that are made without the corpus.
+"""
+
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 
@@ -16,6 +20,7 @@ from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.ulira import UliraResult
 from unlearn_jax.evaluation.worlds import Worlds
+from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import attack_plots
 from unlearn_jax.reporting import page as pages
 from unlearn_jax.reporting import records
@@ -111,7 +116,7 @@ def write(
   never: np.ndarray,
   judged: Sequence[Judged],
 ) -> pathlib.Path:
-  """Writes records and page, and prints the table.
+  """Writes records, attacks and page, and prints the table.
 
   Args:
     job: of the populations.
@@ -140,7 +145,10 @@ def write(
       collapsed=one.population.scored.is_collapsed,
     )
     cards += made
+  recordings = _recordings(job, rows, found)
   records.write(job.workdir / 'records.jsonl', cards)
+  attack_files.write_attacks(job.workdir, found)
+  attack_files.write_exposed(job.workdir, _exposed(found, recordings))
   table = tables.populations(cards)
   print(table.to_text(), flush=True)
   folder = job.workdir / 'report'
@@ -159,7 +167,7 @@ def write(
     figures=_figures(found),
     recordings_text='Those that an attacker tells apart most surely, and '
     'least.',
-    recordings=_recordings(job, rows, found),
+    recordings=_noted(found, recordings),
   )
   records.write_text(folder / 'table.md', f'{table.to_markdown()}\n')
   records.write_text(folder / 'index.html', pages.render(page))
@@ -201,11 +209,21 @@ def _figures(found):
   ]
 
 
-def _recordings(job, rows, found):
-  """Returns the most and the least exposed recordings of each population."""
-  groups: list[tuple[str, list[pages.Recording]]] = []
+def _recordings(job, rows, found) -> dict[int, pages.Recording]:
+  """Returns all that some attack exposes most or least, by example."""
   if job.task.corpus.features is not None:  # Without sound.
-    return groups
+    return {}
+  return {
+    int(i): job_report.recording(job, int(rows[i]), {})
+    for i in np.unique(np.concatenate([x for *_, x in _chosen(found)]))
+  }
+
+
+def _chosen(
+  found: Mapping[str, UliraResult],
+) -> list[tuple[str, str, np.ndarray]]:
+  """Chooses examples by each method's attack: method, heading, which."""
+  groups: list[tuple[str, str, np.ndarray]] = []
   for method, of in found.items():
     if method == RETRAIN:
       continue
@@ -213,20 +231,48 @@ def _recordings(job, rows, found):
     order = np.argsort(-np.nan_to_num(accuracy, nan=-1.0), kind='stable')
     order = order[: int(np.isfinite(accuracy).sum())]
     name = 'without unlearning' if method == ORIGINAL else f'after {method}'
-    for heading, chosen in (
-      (f'Most exposed {name}', order[:_EXPOSED]),
-      (f'Least exposed {name}', order[len(order) - _EXPOSED // 2 :]),
-    ):
-      groups.append(
-        (
-          heading,
-          [
-            dataclasses.replace(
-              job_report.recording(job, int(rows[i]), {}),
-              note=f'The attacker is right in {accuracy[i]:.0%}.',
-            )
-            for i in chosen
-          ],
-        )
-      )
+    groups += [
+      (method, f'Most exposed {name}', order[:_EXPOSED]),
+      (method, f'Least exposed {name}', order[len(order) - _EXPOSED // 2 :]),
+    ]
   return groups
+
+
+def _noted(found, recordings) -> list[tuple[str, list[pages.Recording]]]:
+  """Returns what the page of the population shows, by heading."""
+  return [
+    (
+      heading,
+      [
+        dataclasses.replace(
+          recordings[i],
+          note='The attacker is right in '
+          f'{found[method].example_accuracy[i]:.0%}.',
+        )
+        for i in chosen
+        if i in recordings
+      ],
+    )
+    for method, heading, chosen in _chosen(found)
+  ]
+
+
+def _exposed(found, recordings) -> list[attack_files.ExposedGroup]:
+  """Returns what pages of studies show; nothing for corpora without sound."""
+
+  def exposed(i):
+    one = recordings[i]
+    accuracy = {m: float(of.example_accuracy[i]) for m, of in found.items()}
+    return attack_files.ExposedRecording(
+      one.utterance_id,
+      one.keyword,
+      one.speaker,
+      {m: value for m, value in accuracy.items() if np.isfinite(value)},
+      one.audio_address(),
+    )
+
+  return [
+    attack_files.ExposedGroup(method, heading, tuple(map(exposed, chosen)))
+    for method, heading, chosen in _chosen(found)
+    if recordings
+  ]

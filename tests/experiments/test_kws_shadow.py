@@ -1,21 +1,32 @@
 """A population from the shell: who saw what, and the logits of all."""
 
+import dataclasses
 import re
+import shutil
 
 from absl import flags
 import numpy as np
 import pytest
+import studies
 
 from unlearn_jax.evaluation import population_cards
+from unlearn_jax.evaluation import roc
 from unlearn_jax.evaluation import statistics
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
+from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import records
 from unlearn_jax.training.fit import NonFiniteLossError
 from unlearn_jax.types import InputError
 
 FLAGS = ['--members=16', '--chunk=8', '--unit=speaker', '--epochs=1']
 METHOD = ['--method=fine_tune,lfssd', '--forget_fraction=0.5']
+
+
+def load(path):
+  """Reads all arrays and leaves no file open."""
+  with np.load(path) as arrays:
+    return dict(arrays)
 
 
 @pytest.fixture(scope='module')
@@ -26,11 +37,11 @@ def workdir(run_job, tmp_path_factory):
 
 
 def test_writes_design_and_logits(workdir):
-  design = np.load(workdir / 'design.npz')
+  design = load(workdir / 'design.npz')
   np.testing.assert_array_equal(design['seen'].sum(0), 8)
   assert design['seen'].shape == (16, len(design['rows']))
   assert len(np.unique(design['seen'], axis=1).T) <= 5  # Speakers, as a whole.
-  saved = np.load(workdir / 'logits.npz')
+  saved = load(workdir / 'logits.npz')
   members, utterances, classes = saved['logits'].shape
   assert (members, classes) == (16, 4)
   assert utterances == len(saved['label']) > len(design['rows'])
@@ -39,22 +50,22 @@ def test_writes_design_and_logits(workdir):
 
 
 def test_goes_on_where_it_was(workdir, run_job, monkeypatch, capsys):
-  want = np.load(workdir / 'logits.npz')['logits']
+  want = load(workdir / 'logits.npz')['logits']
   (workdir / 'logits.npz').unlink()
   monkeypatch.setattr(train.program, 'run', None)  # Nothing is trained again.
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
   assert 'ulira.accuracy' in capsys.readouterr().out
-  got = np.load(workdir / 'logits.npz')['logits']
+  got = load(workdir / 'logits.npz')['logits']
   np.testing.assert_array_equal(got, want)
 
 
 def test_every_member_forgets_a_share(workdir):
-  forgotten = np.load(workdir / 'forgotten_fine_tune_0.5.npz')['forgotten']
-  seen = np.load(workdir / 'design.npz')['seen']
+  forgotten = load(workdir / 'forgotten_fine_tune_0.5.npz')['forgotten']
+  seen = load(workdir / 'design.npz')['seen']
   assert not (forgotten & ~seen).any()
   assert forgotten.any(1).all()
-  before = np.load(workdir / 'logits.npz')['logits']
-  after = np.load(workdir / 'logits_fine_tune_0.5.npz')['logits']
+  before = load(workdir / 'logits.npz')['logits']
+  after = load(workdir / 'logits_fine_tune_0.5.npz')['logits']
   assert (np.abs(after - before).max((1, 2)) > 1e-3).all()
 
 
@@ -77,6 +88,84 @@ def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
   assert html.count('data:audio/wav;base64,') == 3 * (4 + 2)
 
 
+def test_leaves_what_a_page_needs(workdir):
+  """That is written after the forgetting of `METHOD`."""
+  files = attack_files.read(workdir)
+  assert list(files.scores) == ['original', 'retrain', 'fine_tune', 'lfssd']
+  cards = {
+    (c.provenance['method'], c.name): c
+    for c in records.read(workdir / 'records.jsonl')
+  }
+  for method, (members, others) in files.scores.items():
+    auc = cards[method, 'ulira.auc'].value
+    assert roc.auc(members, others) == pytest.approx(auc, abs=1e-3)
+  assert [(g.method, len(g.recordings)) for g in files.groups] == [
+    (method, size)
+    for method in ('original', 'fine_tune', 'lfssd')
+    for size in (4, 2)
+  ]
+  for group in files.groups:
+    values = [r.accuracy[group.method] for r in group.recordings]
+    assert values == sorted(values, reverse=True)
+  most, least = files.groups[:2]
+  assert most.heading == 'Most exposed without unlearning'
+  of_each = load(workdir / attack_files.ATTACKS)
+  accuracy = of_each['original.example_accuracy']
+  assert accuracy.shape == load(workdir / 'design.npz')['rows'].shape
+  assert most.recordings[0].accuracy['original'] == np.nanmax(accuracy)
+  assert least.recordings[-1].accuracy['original'] == np.nanmin(accuracy)
+
+
+@pytest.fixture
+def study(tmp_path):
+  """A folder of a study of one request."""
+  folder = tmp_path / 'study'
+  folder.mkdir()
+  known = {'task': 'kws', 'forget': 'speaker:speaker_001', 'seeds': [0]}
+  cards = [
+    dataclasses.replace(card, provenance={**card.provenance, **known})
+    for own in studies.block(fine_tune=studies.method()).cards.values()
+    for card in own.values()
+  ]
+  records.write(folder / 'records.jsonl', cards)
+  (folder / 'searches.jsonl').touch()
+  return folder
+
+
+def test_a_page_of_studies_shows_a_population(
+  workdir, study, run_job, tmp_path, monkeypatch
+):
+  def report(population, name):
+    # RESULTS.md says by what command it was made.
+    monkeypatch.setattr('sys.argv', ['report'])
+    out, page = tmp_path / f'{name}.md', tmp_path / f'{name}.html'
+    run_job(
+      'report',
+      f'--study={study}',
+      f'--ulira=kws:speaker:speaker_001={population}',
+      f'--out={out}',
+      f'--page={page}',
+      f'--workdir={tmp_path}',
+    )
+    return out.read_text(), page.read_text()
+
+  text, page = report(workdir, 'new')
+  assert 'U-LiRA, kws speaker:speaker_001</h2>' in page
+  assert page.count('<audio') == page.count('data:audio/wav') == 2 * (4 + 2)
+  # A population from before these files were written.
+  before = tmp_path / 'before'
+  before.mkdir()
+  shutil.copy(workdir / 'records.jsonl', before)
+  old_text, old_page = report(before, 'old')
+  assert old_text == text
+  assert '<audio' not in old_page
+  assert old_page.count('<svg') == page.count('<svg') - 1  # The curves.
+  (before / attack_files.EXPOSED).write_text('[{')
+  with pytest.raises(InputError, match=r'exposed\.json: is damaged'):
+    report(before, 'damaged')
+  assert not (tmp_path / 'damaged.md').exists()
+
+
 def test_forgets_part_by_part(workdir, run_job):
   run_job(
     'kws_shadow',
@@ -86,8 +175,8 @@ def test_forgets_part_by_part(workdir, run_job):
     '--forget_fraction=1',
     '--forget_parts=2',
   )
-  seen = np.load(workdir / 'design.npz')['seen']
-  runs = np.load(workdir / 'forgotten_fine_tune_1_in_2.npz')['forgotten']
+  seen = load(workdir / 'design.npz')['seen']
+  runs = load(workdir / 'forgotten_fine_tune_1_in_2.npz')['forgotten']
   runs = runs.reshape(16, 2, -1)
   assert runs.any(2).all()
   np.testing.assert_array_equal(runs.sum(1), seen)
@@ -95,8 +184,8 @@ def test_forgets_part_by_part(workdir, run_job):
   by_name = {(c.provenance['method'], c.name): c for c in cards}
   assert 0.2 < by_name['fine_tune', 'ulira.accuracy'].value < 0.9
   # Members are what an interval is over, however many runs they made.
-  logits = np.load(workdir / 'logits_fine_tune_1_in_2.npz')
-  design = np.load(workdir / 'design.npz')
+  logits = load(workdir / 'logits_fine_tune_1_in_2.npz')
+  design = load(workdir / 'design.npz')
   rows, label = design['rows'], logits['label']
   right = logits['logits'][:, rows].argmax(-1) == label[rows]
   kept = seen.repeat(2, 0) & ~runs.reshape(32, -1)
@@ -141,7 +230,7 @@ def test_bad_methods(run_job, tmp_path, args, message):
 
 
 def test_a_diverged_member_is_named(workdir, run_job, monkeypatch):
-  logits = np.load(workdir / 'logits.npz')['logits']
+  logits = load(workdir / 'logits.npz')['logits']
   bad = logits.copy()
   bad[2] = np.nan
   monkeypatch.setattr(program, 'logits', lambda *args, **options: bad)

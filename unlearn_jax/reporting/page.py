@@ -13,6 +13,8 @@ import numpy as np
 from unlearn_jax.reporting import plots
 from unlearn_jax.reporting.tables import Table
 
+WAV_ADDRESS = 'data:audio/wav;base64,'
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -66,7 +68,7 @@ class Recording:
         sound.setframerate(self.sample_rate_hz)
         sound.writeframes(self.audio.astype('<i2').tobytes())
       data = file.getvalue()
-    return f'data:audio/wav;base64,{base64.b64encode(data).decode()}'
+    return WAV_ADDRESS + base64.b64encode(data).decode()
 
   def picture_address(self) -> str:
     """Returns a `data:` address of the log-mel picture."""

@@ -161,14 +161,17 @@ def cost_against_gap(block: Block) -> str:
     block: results of one request.
 
   Returns:
-    an `<svg>` element.
+    an `<svg>` element; '' if no method has both.
   """
+  needed = {'cost.rte', 'average_gap'}
+  if not any(needed <= set(block.cards[m]) for m in block.methods()):
+    return ''
   with matplotlib.rc_context(STYLE):
     fig = figure.Figure(figsize=(8, 5), layout='constrained')
     axes = fig.subplots()
     for i, method in enumerate(block.methods()):
       cards = block.cards[method]
-      if not {'cost.rte', 'average_gap'} <= set(cards):
+      if not needed <= set(cards):
         continue
       axes.scatter(
         100 / cards['cost.rte'].value,
