@@ -171,8 +171,8 @@ def load(
     features = corpus.features
     if features is None:
       features = load_features(corpus, config, cache_dir)
-    features = jnp.asarray(arranged(features, frames))
-    return Data(examples | {'features': features}, reading)
+    in_place = jnp.asarray(arranged(features, frames))
+    return Data(examples | {'features': in_place}, reading)
   if frames != 'ordered':
     raise InputError(
       f'--frames={frames}: must be ordered for {corpus.name}, whose utterances '
@@ -184,9 +184,11 @@ def load(
       f'--crop_ms={reading.crop_ms:g}: must be at least one frame, '
       f'{config.window_ms:g}.'
     )
-  frames = config.num_frames(samples)
+  crop_frames = config.num_frames(samples)
   utterances = load_utterances(corpus, config, cache_dir)
   where = cast(streaming.Where, reading.where)
   if streaming.streams(utterances.nbytes, where):
-    return Data(examples | {'features': utterances.on_disk(frames)}, reading)
-  return Data(examples | {'features': utterances.crops(frames)}, reading)
+    return Data(
+      examples | {'features': utterances.on_disk(crop_frames)}, reading
+    )
+  return Data(examples | {'features': utterances.crops(crop_frames)}, reading)

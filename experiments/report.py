@@ -177,8 +177,18 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
     texts = of[0], f'frames {of[1]}', f'{of[2]} epochs'
     differs = [t for t, o, m in zip(texts, of, main, strict=True) if o != m]
     kind = forget.parse(request).kind
+    corpus, frames, epochs = of
     blocks.append(
-      Block(task, request, kind, methods, *of, condition=', '.join(differs))
+      Block(
+        task=task,
+        request=request,
+        kind=kind,
+        cards=methods,
+        corpus=corpus,
+        frames=frames,
+        epochs=epochs,
+        condition=', '.join(differs),
+      )
     )
   return blocks
 

@@ -19,7 +19,7 @@ from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models import registry as models
 from unlearn_jax.models.embedding import map_embedding_fn
-from unlearn_jax.types import Batch, Params
+from unlearn_jax.types import Batch, InputError, Params
 
 _UNTRAINED = 10  # Networks for the zero retrain forgetting score.
 
@@ -87,6 +87,7 @@ class Task:
       data.Reading(training.crop_ms, training.score_crops, where, workers),
       cast(data.Frames, training.frames),
     )
+    _check_augmentation(training, self.features, self.data.input_shape)
     self.classifier = models.build(
       training.model,
       len(self.class_names),
@@ -152,6 +153,23 @@ class Task:
       'corpus': self.corpus.name,
       'fingerprint': self.corpus.fingerprint,
     }
+
+
+def _check_augmentation(training, features, input_shape):
+  """Raises an InputError where an augmentation is larger than an example."""
+  frames, bins = input_shape
+  longest = frames * features.hop_ms
+  for name, most in (
+    ('max_shift_ms', longest),
+    ('time_mask_ms', longest),
+    ('frequency_mask_bins', bins),
+  ):
+    value = getattr(training, name)
+    if value > most:
+      raise InputError(
+        f'--{name}={value:g}: must be at most {most:g} for examples of '
+        f'{frames} frames and {bins} bins.'
+      )
 
 
 def _on_rows(fun):

@@ -61,6 +61,7 @@ def fails(run_job, tmp_path):
     ),
     (['--split=official'], '--split=official: corpus espeak_commands/tiny has'),
     (['--data_dir=/tmp'], '--data_dir=/tmp: must not be given with --dataset'),
+    (['--dataset=digit_images'], '--max_shift_ms=100: must be at most 80 for'),
     (['--dp_max_norm=nan'], '--dp_max_norm must be >= 0, got nan'),
     (['--dp_noise_multiplier=1'], '--dp_noise_multiplier must be 0 without a'),
     (['--learning_rate=nan'], '--learning_rate must be >= 0, got nan'),

@@ -206,6 +206,7 @@ def test_plan_says_what_is_left(workdir, run_job, capsys):
     (['--request=person:x'], "'person:x' must be sample:5%"),
     (['--request=sample:0.1%'], 'sample:0.1% selects none of the 70 training'),
     (['--methods=magic'], "--methods: 'magic' is none of retrain, fine_tune"),
+    (['--metrics=joy'], '--metrics: joy: must be one of accuracy.forget, acc'),
     (['--search_on=sample:1%'], '--search_on=sample:1%: there is another of'),
     (['--settings=6'], '--settings=4 there, --settings=6 now'),
   ],

@@ -121,12 +121,12 @@ def good_looks_survive(
       continue
     good = []
     for method in block.methods():
-      cards = [
-        b.cards.get(method, {}).get(metric)
-        for b, metric in ((block, _ATTACK), (population, _ULIRA))
-      ]
-      if all(map(is_known, cards)) and not is_above(cards[0]):
-        good.append((method, is_above(cards[1])))
+      attack = block.cards[method].get(_ATTACK)
+      ulira = population.cards.get(method, {}).get(_ULIRA)
+      if attack is None or ulira is None:
+        continue
+      if is_known(attack) and is_known(ulira) and not is_above(attack):
+        good.append((method, is_above(ulira)))
     kept = [method for method, found in good if not found]
     survive, compared = survive + len(kept), compared + len(good)
     evidence.append(

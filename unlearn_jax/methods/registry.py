@@ -67,8 +67,8 @@ _MATCH = {
 }
 _MATCH_GROUP = {
   **_MATCH,
-  'slope': 1.4,
-  'offset': -5.4,
+  'slope': 1.35,
+  'offset': -3.3,
   'loss_weight': 10.0,
   'level': 'set',
 }
@@ -144,13 +144,6 @@ METHODS: dict[str, MethodSpec] = {
     build=lambda p, tx, **o: npo(p.loss_fn, tx, **o),
     needs=_BOTH,
     preset=Preset(5, 3e-5, options={'beta': 0.8, 'retain_weight': 5.0}),
-    group_preset=Preset(
-      2,
-      1e-2,
-      schedule='cosine',
-      forget_batch=32,
-      options={'beta': 2.0, 'retain_weight': 10.0},
-    ),
     class_preset=Preset(2, 1.7e-3, options={'beta': 0.2, 'retain_weight': 1.3}),
     summary='raises the forget loss, ever less the further it has risen',
     when='instead of gradient_ascent: it slows down by itself',
@@ -222,7 +215,7 @@ METHODS: dict[str, MethodSpec] = {
       2, 3e-3, schedule='cosine', forget_batch=32, options=_MATCH_CLASS
     ),
     group_preset=Preset(
-      2, 2e-2, schedule='cosine', forget_batch=32, options=_MATCH_GROUP
+      2, 1e-2, schedule='cosine', forget_batch=32, options=_MATCH_GROUP
     ),
     summary='makes a recording as little known as if it had never been heard',
     when='an auditor compares with retrained models',
