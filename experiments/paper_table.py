@@ -267,9 +267,9 @@ def _constant_line(always: Mapping[str, Any]) -> str:
     f'{100 * always[name]:.2f} %' for name in ('training', 'test', 'validation')
   )
   return (
-    f'always answering `{always["answer"]}`, a class as frequent as any in '
-    f'training ({training}), has {test} on the test and {validation} on the '
-    'validation set.'
+    f'always answering `{always["answer"]}`, most frequent in training '
+    f'({training}), has {test} on the test and {validation} on the validation '
+    'set.'
   )
 
 
