@@ -21,7 +21,6 @@ each part, so there a constant has about 1/12 in validation, too.
 The same command goes on after any interruption.
 """
 
-from collections.abc import Mapping, Sequence
 import functools
 import json
 import shutil
@@ -48,7 +47,7 @@ from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import SETS
 from unlearn_jax.evaluation.outcome import Subsets
 from unlearn_jax.methods.preset import Preset
-from unlearn_jax.reporting import tables
+from unlearn_jax.reporting import replication
 from unlearn_jax.reporting.records import write_text
 from unlearn_jax.training import fit as fit_lib
 from unlearn_jax.training import loop
@@ -81,14 +80,6 @@ RULE_BATCH_SIZE = flags.DEFINE_integer(
 )
 # Flags of `unlearn`, without effect here.
 _FOREIGN = 'allow_samples checkpoint methods preset retrain_replicates'.split()
-_NOTE = 'Replicates a suspected artefact: no rule below is a method to be used.'
-_HEADER = (
-  *('rule', 'Dt %', 'Df %', 'Dr %', 'validation %'),
-  'most frequent answer',
-  'its share of Dt %',
-  'largest logit',
-  'collapsed',
-)
 
 
 def main() -> None:
@@ -114,13 +105,11 @@ def main() -> None:
   described = more_settings | {'corpus': job.task.corpus.name}
   path = job.workdir / 'paper_table.jsonl'
   records: list[dict[str, Any]] = []
-  lines = []
   for seed in range(settings.SEEDS.value):
     cell = make_cell(job.task, request, seed, split_seed=seed)
     original = job.runner.outcome(cell, Run(ORIGINAL, seed), None)
     params = job.runner.params(Run(ORIGINAL, seed))
     always = constant_predictor(cell.subsets)
-    lines.append(f'Seed {seed}: {_constant_line(always)}')
     for rule in (None, *rules):
       made = runs.outcome(cell, rule, params) if rule else original
       record = _describe_rule(rule) | {'seed': seed}
@@ -128,7 +117,7 @@ def main() -> None:
       records.append(record | described | {'constant': always})
       text = ''.join(f'{json.dumps(r, allow_nan=False)}\n' for r in records)
       write_text(path, text)
-  print(f'{_NOTE}\n', *lines, '', to_markdown(records), '', sep='\n')
+  print(f'{replication.to_markdown(records)}\n')
   print(f'Records: {path}', flush=True)
 
 
@@ -259,40 +248,6 @@ def _describe_rule(rule: Rule | None) -> dict[str, Any]:
     'suspected_artefact': rule.is_artefact,
     'retain_weight': rule.retain_weight,
   }
-
-
-def _constant_line(always: Mapping[str, Any]) -> str:
-  """Says what the constant predictor reaches."""
-  training, test, validation = (
-    f'{100 * always[name]:.2f} %' for name in ('training', 'test', 'validation')
-  )
-  return (
-    f'always answering `{always["answer"]}`, most frequent in training '
-    f'({training}), has {test} on the test and {validation} on the validation '
-    'set.'
-  )
-
-
-def to_markdown(records: Sequence[Mapping[str, Any]]) -> str:
-  """Returns the table of the records, a row each; with seeds if several."""
-  several = len({record['seed'] for record in records}) > 1
-  names = ('test', 'forget', 'retain', 'validation')
-  rows = []
-  for record in records:
-    seed = f'seed {record["seed"]}: ' if several else ''
-    texts = [seed + record['title']]
-    if record['diverged']:
-      texts += ['diverged', *['-'] * (len(_HEADER) - 2)]
-    else:
-      texts += [f'{100 * record[f"{name}_accuracy"]:.2f}' for name in names]
-      texts += [
-        record['most_frequent_answer'],
-        f'{100 * record["most_frequent_share"]:.1f}',
-        f'{record["largest_logit"]:.3g}',
-        'yes' if record['collapsed'] else 'no',
-      ]
-    rows.append(tuple(map(tables.Cell, texts)))
-  return tables.Table(_HEADER, tuple(rows)).to_markdown()
 
 
 if __name__ == '__main__':

@@ -27,6 +27,7 @@ from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import records
+from unlearn_jax.reporting import replication
 from unlearn_jax.reporting import results
 from unlearn_jax.reporting import study_page
 from unlearn_jax.training.recipe import Recipe
@@ -43,6 +44,11 @@ ULIRA = flags.DEFINE_multi_string(
   [],
   'TASK:REQUEST=FOLDER of a kws_shadow or sid_shadow that forgot likewise, as '
   'kws:sample:5%=runs/shadow; not needed.',
+)
+REPLICATIONS = flags.DEFINE_multi_string(
+  'replication',
+  [],
+  'A paper_table.jsonl of experiments.paper_table, once for each; not needed.',
 )
 OUT = flags.DEFINE_string('out', 'RESULTS.md', 'The file to write.')
 PAGE = flags.DEFINE_string(
@@ -74,9 +80,10 @@ def main() -> None:
     for block, folder in read
     if PAGE.value is not None
   }
+  replications = [_replication(path) for path in REPLICATIONS.value]
   facts, claims = _facts(cards, blocks), judge_claims(blocks, populations)
   text = results.results_markdown(
-    _command(), facts, blocks, populations, claims, searches
+    _command(), facts, blocks, populations, claims, searches, replications
   )
   records.write_text(pathlib.Path(OUT.value), text)
   print(f'Results: {OUT.value}')
@@ -129,6 +136,20 @@ def _read(path: str) -> tuple[list[MetricCard], list[Mapping[str, Any]]]:
     return cards, [json.loads(line) for line in lines]
   except (OSError, ValueError) as error:
     raise InputError(f'{searches}: cannot be read ({error}).') from error
+
+
+def _replication(path: str) -> list[dict[str, Any]]:
+  """Reads a value of --replication."""
+  try:
+    lines = pathlib.Path(path).expanduser().read_text('utf-8').splitlines()
+    found = [json.loads(line) for line in lines]
+    replication.to_markdown(found)  # What is missing is said before the end.
+    return found
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise InputError(
+      f'--replication={path}: must be a paper_table.jsonl that '
+      f'experiments.paper_table wrote, and is not ({error}).'
+    ) from error
 
 
 def _write_compact(

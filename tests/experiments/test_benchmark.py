@@ -278,6 +278,10 @@ def test_report_without_a_retrained_model(workdir, run_job, tmp_path):
     ([], '^--study: must be given'),
     (['--study=nowhere'], '^--study=nowhere: holds no records'),
     ([f'--study={__file__}'], r'test_benchmark.py: must be the folder of a st'),
+    (
+      ['--study=STUDY', f'--replication={__file__}'],
+      'test_benchmark.py: must be a paper_table.jsonl',
+    ),
     (['--study=STUDY', '--ulira=kws:x'], '--ulira=kws:x: must be TASK:REQUEST'),
     (['--study=STUDY', '--ulira=x:sample:5%=y'], 'must be TASK:REQUEST=FOLD'),
   ],

@@ -15,6 +15,7 @@ from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import Subsets
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.spec import Problem
+from unlearn_jax.reporting import replication
 from unlearn_jax.training import fit
 from unlearn_jax.training import losses
 from unlearn_jax.training.fit import NonFiniteLossError
@@ -227,7 +228,7 @@ def test_a_rule_that_diverges_is_a_row_and_not_run_again(
     lines = (folder / 'paper_table.jsonl').read_text().splitlines()
     last = json.loads(lines[-1])
     assert last['diverged'] and 'test_accuracy' not in last
-  row = paper_table.to_markdown([last]).splitlines()[-1]
+  row = replication.to_markdown([last]).splitlines()[-1]
   assert row == f'| GradAscent, lambda 0 | diverged |{" - |" * 7}'
 
 

@@ -41,7 +41,7 @@ def cache_path(
   text = json.dumps(dataclasses.asdict(config), sort_keys=True)
   config_hash = hashlib.sha256(text.encode()).hexdigest()
   name = f'log_mel_v{_VERSION}_{corpus.fingerprint[:32]}_{config_hash[:16]}'
-  return pathlib.Path(cache_dir) / f'{name}{suffix}'
+  return pathlib.Path(cache_dir).expanduser() / f'{name}{suffix}'
 
 
 def check(corpus: Corpus, config: LogMelConfig, chunk: int) -> None:

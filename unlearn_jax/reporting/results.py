@@ -11,6 +11,7 @@ from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
+from unlearn_jax.reporting import replication
 from unlearn_jax.reporting.tables import Cell
 from unlearn_jax.reporting.tables import Table
 
@@ -141,6 +142,7 @@ def results_markdown(
   populations: Mapping[str, Block],
   claims: Sequence[Claim],
   searches: Sequence[Mapping[str, Any]],
+  replications: Sequence[Sequence[Mapping[str, Any]]] = (),
 ) -> str:
   """Returns the whole file.
 
@@ -151,6 +153,7 @@ def results_markdown(
     populations: of titles of blocks, cards that have U-LiRA.
     claims: as judged.
     searches: records of them.
+    replications: of each run of `experiments.paper_table`, its records.
   """
   parts = [
     '# Results',
@@ -170,6 +173,9 @@ def results_markdown(
     parts.append(f'## {block.title}')
     table = results_table(block, populations.get(block.title))
     parts.append(table.to_markdown())
+  if replications:
+    parts.append('## The published recipe')
+    parts += map(replication.to_markdown, replications)
   if searches:
     parts.append('## How settings were found')
     parts.append(_HOW_SEARCHED)
