@@ -181,7 +181,7 @@ def _print_plan(job: jobs.Job, study: Study) -> None:
   print(table.to_text())
   print(
     f'About {seconds / 3600:.1f} hours are left for one process here '
-    f'({1 / rate:.0f} examples/s in training), scores and compiling apart.',
+    f'({1 / rate:.0f} examples/s in training).',
     flush=True,
   )
 

@@ -19,6 +19,10 @@ from unlearn_jax.reporting.tables import Table
 from unlearn_jax.training import fit
 from unlearn_jax.training import loop
 
+# Seconds on two cores of an AMD EPYC, about: what a program takes to compile,
+# and what a model takes to be scored.
+_COMPILE_S, _SCORE_S = 15.0, 0.5
+
 
 def seconds_per_example(runner: Runner, rows: np.ndarray) -> float:
   """Times one call of the training loop, after compiling it.
@@ -78,7 +82,8 @@ def plan(study: Study, rate: float, epochs: int) -> tuple[Table, float]:
   """Returns what is left to do, by request, and the seconds that it may take.
 
   An example is taken to cost what it does in training: a method with a teacher
-  costs up to twice as much, one that trains few layers less.
+  costs up to twice as much, one that trains few layers less. A search and the
+  runs of a method on a request compile a program of their own.
 
   Args:
     study: what to do.
@@ -96,8 +101,11 @@ def plan(study: Study, rate: float, epochs: int) -> tuple[Table, float]:
       continue
     counts[part.stage] += 1
     key = group, part.stage, part.method
+    scored = study.settings if part.stage == 'search' else 1
+    seconds[group] += _SCORE_S * scored
     if key not in known:
       known[key] = examples(study, part, epochs)
+      seconds[group] += _COMPILE_S * (part.block is not None)
     seconds[group] += known[key] * rate
   header = ('request', 'done', *STAGES, 'minutes')
   rows = [
