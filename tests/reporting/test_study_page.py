@@ -184,6 +184,23 @@ def test_tables_have_the_papers_columns_and_what_they_lack(blocks):
   assert rows['npo'][1] == '91.0 ± 2.0'
 
 
+def test_table_says_how_many_examples_a_run_looked_at():
+  def with_examples(count):
+    return studies.method() | {
+      'cost.examples': studies.card('cost.examples', [count] * 5)
+    }
+
+  found = studies.block(npo=with_examples(25.0))
+  cards = {**found.cards, 'retrain': with_examples(1_000.0)}
+  table = results.results_table(dataclasses.replace(found, cards=cards))
+  at = table.header.index('examples')
+  assert {row[0].text: row[at].text for row in table.rows} == {
+    'original': '',
+    'retrain': '100.0',
+    'npo': '2.5',
+  }
+
+
 def test_table_of_searches():
   (row,) = results.searches_table([SEARCH]).rows
   assert [cell.text for cell in row] == [

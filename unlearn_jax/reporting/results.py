@@ -53,13 +53,18 @@ def results_table(block: Block, population: Block | None = None) -> Table:
   header = ['method', *(_COLUMNS[name] for name in metrics)]
   if population is not None:
     header.append('U-LiRA')
-  header += ['cost', 'verdict']
+  examples = {method: _examples(block, method) for method in block.cards}
+  has_examples = any(share is not None for share in examples.values())
+  header += [*['examples'] * has_examples, 'cost', 'verdict']
   rows = []
   for method in methods_in_order(block):
     cards = block.cards[method]
     row = [Cell(method), *(_share(cards.get(name)) for name in metrics)]
     if population is not None:
       row.append(_share(population.cards.get(method, {}).get(_ULIRA)))
+    if has_examples:
+      share = examples[method]
+      row.append(Cell('' if share is None else f'{100 * share:.1f}'))
     row += [_cost(cards.get('cost.rte')), Cell(_verdict(block, method))]
     rows.append(tuple(row))
   return Table(tuple(header), tuple(rows))
@@ -75,6 +80,15 @@ def _share(card: MetricCard | None) -> Cell:
   half = 100 * (card.ci_high - card.ci_low) / 2
   text = f'{100 * card.value:.1f}'
   return Cell(text if math.isnan(half) else f'{text} ± {half:.1f}')
+
+
+def _examples(block: Block, method: str) -> float | None:
+  """Returns the examples of a run over those of retraining, or None."""
+  found = [block.cards[m].get('cost.examples') for m in (method, RETRAIN)]
+  values = [card.value for card in found if card is not None]
+  if method == ORIGINAL or len(values) < 2 or any(map(math.isnan, values)):
+    return None
+  return values[0] / values[1]
 
 
 def _cost(card: MetricCard | None) -> Cell:
@@ -190,7 +204,9 @@ others. MIA: percent of the forget set that the paper's attack by loss calls
 unseen. Gap: mean distance to retraining over Dt, Df, Dr and the area under the
 ROC curve of an attack by loss against matched non-members, in points. The ideal
 of each is the row `retrain`, whose gap is that between two retrained models.
-Cost: time over that of retraining, percent. Verdict: of forget accuracy against
+Examples: how many a run learns from, repeats counted, over those of retraining,
+percent. Cost: time over that of retraining, percent, which other work on the
+machine changes. Verdict: of forget accuracy against
 retraining, or *damaged* where retain or test accuracy falls short by three
 noise floors."""
 _HOW_SEARCHED = """\
