@@ -219,6 +219,9 @@ def test_pictures(blocks):
   svg = study_plots.ratio_curves(blocks)
   assert svg.startswith('<svg') and 'percent of the training set' in svg
   assert not study_plots.ratio_curves(blocks[1:])  # One ratio is no curve.
+  # A control repeats a ratio, and is no point of the curve.
+  control = dataclasses.replace(blocks[0], condition='15 epochs')
+  assert not study_plots.ratio_curves([blocks[0], control])
   assert 'npo' in study_plots.cost_against_gap(blocks[0])
   svg = study_plots.sensitivity([SEARCH])
   assert 'learning rate' in svg and 'SGD' in svg

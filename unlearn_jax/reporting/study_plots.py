@@ -115,16 +115,21 @@ def ratio_curves(blocks: Sequence[Block], metric: str = 'average_gap') -> str:
   """Plots a metric over the share of the training set that is forgotten.
 
   Args:
-    blocks: results of one task; those of samples in percent are drawn.
+    blocks: results of one task; those of samples in percent are drawn, without
+      controls.
     metric: a share.
 
   Returns:
     an `<svg>` element; '' for fewer than two ratios.
   """
   points = sorted(
-    (float(block.request.removeprefix('sample:')[:-1]), block)
-    for block in blocks
-    if block.kind == 'sample' and block.request.endswith('%')
+    (
+      (float(block.request.removeprefix('sample:')[:-1]), block)
+      for block in blocks
+      if block.kind == 'sample' and block.request.endswith('%')
+      if not block.condition
+    ),
+    key=lambda point: point[0],
   )
   if len(points) < 2:
     return ''
