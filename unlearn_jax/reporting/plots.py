@@ -77,7 +77,7 @@ def forgetting_against_utility(cards: Sequence[MetricCard]) -> str:
     for axis in (axes.xaxis, axes.yaxis):
       scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
       scale('symlog', linthresh=_LINEAR_POINTS)
-      axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+      axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
     axes.set_xlabel(
       'forget accuracy less retraining, points   (left: forgotten too much)'
     )

@@ -82,7 +82,7 @@ def _sensitivity_panel(axes, record):
   if (values > 0).all():
     _log_x(axes)
   axes.set_yscale('symlog', linthresh=1.0)
-  axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+  axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
   axes.set_ylim(0, 100)
   axes.set_title(f'{record["method"]}, {record["forget"]}', fontsize=8)
   axes.set_xlabel(name.replace('_', ' '), fontsize=8)
@@ -93,7 +93,7 @@ def _sensitivity_panel(axes, record):
 def _log_x(axes):
   """Makes the axis logarithmic, with plain numbers that do not overlap."""
   axes.set_xscale('log')
-  axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+  axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
   axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
@@ -152,7 +152,7 @@ def ratio_curves(blocks: Sequence[Block], metric: str = 'average_gap') -> str:
         label=method,
       )
     axes.set_yscale('symlog', linthresh=1.0)
-    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
     axes.set_xlabel('forgotten, percent of the training set')
     axes.set_ylabel(f'{metric.replace("_", " ")}, points')
     fig.legend(loc='outside right upper', frameon=False)
@@ -190,7 +190,7 @@ def cost_against_gap(block: Block) -> str:
       axes.axhline(100 * floor.value, color=_IDEAL, lw=1)
     _log_x(axes)
     axes.set_yscale('symlog', linthresh=1.0)
-    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%g'))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
     axes.set_xlabel('time, percent of that of retraining')
     axes.set_ylabel('average gap to retraining, points')
     fig.legend(loc='outside right upper', frameon=False)
