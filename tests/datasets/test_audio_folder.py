@@ -63,6 +63,17 @@ def test_free_spoken_digits(tmp_path, subfolder):
   ]
 
 
+def test_free_spoken_digits_of_fewer_takes(tmp_path, caplog):
+  write(tmp_path, '7_theo_29.wav', '7_theo_30.wav', 'song.wav', rate_hz=8_000)
+  source = FreeSpokenDigits(tmp_path, '30_takes')
+  assert labels(source) == [('7_theo_29', '7', 'theo', 0)]
+  # The song is not of the corpus; a take too many is.
+  assert '1 of 2 audio files' in caplog.text
+  (tmp_path / '7_theo_29.wav').unlink()
+  with pytest.raises(InputError, match='must hold takes below 30; has none'):
+    FreeSpokenDigits(tmp_path, '30_takes')
+
+
 def test_audio_folder(tmp_path):
   write(tmp_path, 'on/ann-1.wav', 'on/bob-1.flac', 'off/deep/x.wav')
   source = AudioFolder(tmp_path, PATTERN)

@@ -1,14 +1,20 @@
 """Scores of utterances of varying length, from the device and from disk."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from experiments.data import arranged
 from experiments.data import Data
+from experiments.data import load
 from experiments.data import Reading
 from unlearn_jax.datasets import crops
+from unlearn_jax.datasets import digit_images
+from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.features.utterances import Utterances
 from unlearn_jax.features.utterances import write_records
+from unlearn_jax.types import InputError
 
 LENGTHS = np.array([3, 10, 7, 20, 8])
 
@@ -77,3 +83,17 @@ def test_frames_are_rearranged_within_each_example():
   np.testing.assert_allclose(
     averaged[:, 7], np.float32(features).mean(1), atol=2e-3
   )
+
+
+def test_frames_of_varying_number_keep_their_order(tmp_path):
+  corpus = digit_images.load()
+  varying = dataclasses.replace(corpus, num_samples=None, features=None)
+  with pytest.raises(InputError, match='--frames=shuffled: must be ordered'):
+    load(
+      varying,
+      corpus.keyword,
+      LogMelConfig(),
+      tmp_path,
+      Reading(2_000.0, 5),
+      'shuffled',
+    )

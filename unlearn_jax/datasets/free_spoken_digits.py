@@ -9,11 +9,12 @@ import re
 
 from unlearn_jax.datasets import source
 from unlearn_jax.datasets.audio_folder import LabelledFolder
+from unlearn_jax.types import InputError
 
 _TEST_TAKES = range(5)
-# Takes of each configuration. 30 make 1,800 clips, as many as there are in
+# Of the configuration '30_takes': 1,800 clips, about as many as there are in
 # `digit_images`, with as many classes.
-_TAKES = {'default': range(1_000_000), '30_takes': range(30)}
+_FEW_TAKES = range(30)
 
 
 class FreeSpokenDigits(LabelledFolder):
@@ -38,9 +39,15 @@ class FreeSpokenDigits(LabelledFolder):
     """
     self.config = config
     super().__init__(data_dir)
-    takes = _TAKES[config]
-    self._matches = [m for m in self._matches if int(m[1]['take']) in takes]
-    self._num_files = len(self._matches)
+    if config == '30_takes':
+      kept = [m for m in self._matches if int(m[1]['take']) in _FEW_TAKES]
+      if not kept:
+        raise InputError(
+          f'--data_dir={data_dir}: must hold takes below {len(_FEW_TAKES)}; '
+          'has none.'
+        )
+      self._num_files -= len(self._matches) - len(kept)
+      self._matches = kept
 
   def official_split(self, match: re.Match[str]) -> int:
     """Returns the official split of a file, by its take."""

@@ -39,6 +39,13 @@ def made(
   return Claim(name, text, rule, verdict, tuple(evidence))
 
 
+def of_most(
+  name: str, text: str, rule: str, evidence: Sequence[str], count: int, of: int
+) -> Claim:
+  """Returns a claim that holds if it does for most; of none, not tested."""
+  return made(name, text, rule, evidence if of else (), count > of / 2)
+
+
 def is_known(card: MetricCard | None) -> bool:
   """Says whether a card has a value with an interval."""
   return card is not None and not (

@@ -1,13 +1,11 @@
 """What "Speech Unlearning" claims, and what records of studies say of it.
 
 The claims C are those of Cheng & Amiri, Interspeech 2025; the questions Q are
-ours. A rule that says when
-one counts as supported was written down before any result.
+ours. A rule that says when one counts as supported was written down before any
+result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
 
 from unlearn_jax.evaluation import control_claims
 from unlearn_jax.evaluation import statistics
@@ -15,6 +13,7 @@ from unlearn_jax.evaluation.claim import Claim
 from unlearn_jax.evaluation.claim import is_above
 from unlearn_jax.evaluation.claim import is_known
 from unlearn_jax.evaluation.claim import made
+from unlearn_jax.evaluation.claim import of_most
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 
@@ -122,7 +121,7 @@ def _superloss_helps(blocks):
         f'({100 * found.low:+.2f} to {100 * found.high:+.2f})'
         f'{"" if good else ", damaged"}.'
       )
-  return made(name, text, rule, evidence, better > compared / 2)
+  return of_most(name, text, rule, evidence, better, compared)
 
 
 def _relabelling_keeps(blocks):
@@ -166,24 +165,13 @@ def _classes_are_harder(blocks):
       continue
     size = block.forget_size()
     sample = min(samples, key=lambda b: abs(b.forget_size() - size))
-    pairs = [
-      (
-        block.gap_in_floors(m),
-        sample.gap_in_floors(m),
-      )
-      for m in block.methods()
-      if m in sample.cards
-    ]
-    pairs = [pair for pair in pairs if not np.isnan(pair).any()]
-    count = sum(own > other for own, other in pairs)
-    larger, compared = larger + count, compared + len(pairs)
+    count, of = block.larger_gaps(sample)
+    larger, compared = larger + count, compared + of
     evidence.append(
       f'{block.title} against {sample.request}: larger for {count} of '
-      f'{len(pairs)} methods.'
+      f'{of} methods.'
     )
-  if not compared:
-    evidence = []
-  return made(name, text, rule, evidence, larger > compared / 2)
+  return of_most(name, text, rule, evidence, larger, compared)
 
 
 def _attacks_detect(blocks, populations):
@@ -208,9 +196,7 @@ def _attacks_detect(blocks, populations):
         f'{block.title}, {metric}: above for {len(above)} of {len(known)}'
         f'{": " + ", ".join(above) if above else ""}.'
       )
-  if not compared:
-    evidence = []
-  return made(name, text, rule, evidence, found > compared / 2)
+  return of_most(name, text, rule, evidence, found, compared)
 
 
 def _of(blocks, kind) -> Iterator[Block]:

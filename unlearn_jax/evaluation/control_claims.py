@@ -6,15 +6,13 @@ the order of time, or with original models that were trained for longer.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from unlearn_jax.evaluation import statistics
 from unlearn_jax.evaluation.claim import Claim
 from unlearn_jax.evaluation.claim import is_above
 from unlearn_jax.evaluation.claim import is_known
 from unlearn_jax.evaluation.claim import made
+from unlearn_jax.evaluation.claim import of_most
 from unlearn_jax.evaluation.outcome import ORIGINAL
-from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 
 IMAGES, SPEECH = 'digit_images', 'free_spoken_digits/30_takes'
@@ -68,16 +66,14 @@ def speech_is_harder(blocks: Sequence[Block]) -> Claim:
   for speech, images in _pairs(blocks, lambda b: b.corpus == IMAGES):
     if speech.corpus != SPEECH:
       continue
-    count, of = _larger(speech, images)
+    count, of = speech.larger_gaps(images)
     larger, compared = larger + count, compared + of
     base = [100 * b.cards[ORIGINAL][_TEST].value for b in (speech, images)]
     evidence.append(
       f'{speech.task} {speech.request}: larger for {count} of {of} methods; '
       f'original models have {base[0]:.1f} and {base[1]:.1f} % on the test set.'
     )
-  if not compared:
-    evidence = []
-  return made(name, text, rule, evidence, larger > compared / 2)
+  return of_most(name, text, rule, evidence, larger, compared)
 
 
 def overtraining_hardens(blocks: Sequence[Block]) -> Claim:
@@ -91,15 +87,13 @@ def overtraining_hardens(blocks: Sequence[Block]) -> Claim:
   for block, longer in _pairs(blocks, lambda b: True):
     if not longer.epochs > block.epochs:
       continue
-    count, of = _larger(longer, block)
+    count, of = longer.larger_gaps(block)
     larger, compared = larger + count, compared + of
     evidence.append(
       f'{block.title}, {longer.epochs} epochs against {block.epochs}: larger '
       f'for {count} of {of} methods.'
     )
-  if not compared:
-    evidence = []
-  return made(name, text, rule, evidence, larger > compared / 2)
+  return of_most(name, text, rule, evidence, larger, compared)
 
 
 def good_looks_survive(
@@ -133,9 +127,7 @@ def good_looks_survive(
       f'{block.title}: {len(kept)} of {len(good)} survive'
       f'{": " + ", ".join(kept) if kept else ""}.'
     )
-  if not compared:
-    evidence = []
-  return made(name, text, rule, evidence, survive > compared / 2)
+  return of_most(name, text, rule, evidence, survive, compared)
 
 
 def _pairs(
@@ -156,14 +148,3 @@ def _excess(block, method):
   """Returns forget accuracy less that of retraining, [seeds], or None."""
   pair = block.paired(method, _FORGET)
   return None if pair is None else pair[0] - pair[1]
-
-
-def _larger(block, other):
-  """Returns for how many methods the gap is larger in `block`, and of many."""
-  pairs = [
-    (block.gap_in_floors(m), other.gap_in_floors(m))
-    for m in block.methods()
-    if m in other.cards and RETRAIN in other.cards
-  ]
-  pairs = [pair for pair in pairs if not np.isnan(pair).any()]
-  return sum(own > its for own, its in pairs), len(pairs)

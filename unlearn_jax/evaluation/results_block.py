@@ -93,6 +93,19 @@ class Block:
       return None
     return statistics.equivalence_p(*pair, floor) < _LEVEL
 
+  def larger_gaps(self, other: 'Block') -> tuple[int, int]:
+    """Returns for how many methods the gap is larger here, and of how many.
+
+    In noise floors, over methods of which both are known.
+    """
+    pairs = [
+      (self.gap_in_floors(m), other.gap_in_floors(m))
+      for m in self.methods()
+      if m in other.cards
+    ]
+    pairs = [pair for pair in pairs if not np.isnan(pair).any()]
+    return sum(own > its for own, its in pairs), len(pairs)
+
   def gap_in_floors(self, method: str) -> float:
     """Returns the average gap in units of its noise floor, or nan."""
     card = self.cards[method].get('average_gap')
