@@ -273,8 +273,9 @@ for i, rate in enumerate(rates):
 #
 # The registry knows each method by name: how to build it, how its batches are
 # laid out, and its presets, one for single recordings (`preset`), one for whole
-# classes (`class_preset`), as here, and one for speakers that are no class. `drive.unlearn` runs one; its batches
-# are arrays of rows of `examples`, which stay on the device.
+# classes (`class_preset`), as here, and one for speakers that are no class
+# (`group_preset`). `drive.unlearn` runs one; its batches are arrays of rows of
+# `examples`, which stay on the device.
 
 # %%
 from unlearn_jax.methods.drive import unlearn
