@@ -1,11 +1,12 @@
 # make quickstart: installs everything and unlearns on the embedded corpus.
 # make test:       installs everything and runs the tests.
+# make test-parity: installs PyTorch and transformers too, compares with them.
 # make lint:       style and types.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test test-parity lint
 
 quickstart: .venv/installed
 	$(BIN)/python -m experiments.kws_unlearn \
@@ -13,6 +14,9 @@ quickstart: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+test-parity: .venv/installed-parity
+	$(BIN)/python -m pytest tests/parity
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -22,7 +26,11 @@ lint: .venv/installed-dev
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt \
-	  --editable '.[audio,report,synthetic,test]'
+	  --editable '.[audio,pretrained,report,synthetic,test]'
+	touch $@
+
+.venv/installed-parity: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parity]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

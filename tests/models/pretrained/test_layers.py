@@ -1,0 +1,121 @@
+"""Layers of pretrained encoders against sums written out in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pretrained_folders
+import pytest
+
+from unlearn_jax.models.pretrained import convolution
+from unlearn_jax.models.pretrained import layers
+
+rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+  ('width', 'stride', 'channels'), [(10, 5, 1), (3, 2, 4), (2, 2, 4), (3, 1, 4)]
+)
+@pytest.mark.parametrize('frames', [23, 24, 25])
+def test_valid_convolution(width, stride, channels, frames):
+  x = rng.standard_normal((2, frames, channels))
+  kernel = rng.standard_normal((width, channels, 3))
+  count = (frames - width) // stride + 1
+  want = [
+    np.einsum('bwc,wcf->bf', x[:, t * stride : t * stride + width], kernel)
+    for t in range(count)
+  ]
+  got = convolution.valid(jnp.float32(x), jnp.float32(kernel), stride)
+  np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-4, atol=1e-5)
+
+
+# A kernel wider than all frames, and one of several chunks.
+@pytest.mark.parametrize(('width', 'frames'), [(8, 5), (9, 20), (40, 13)])
+def test_grouped_convolution(width, frames):
+  groups, inputs, outputs = 3, 2, 4
+  x = rng.standard_normal((2, frames, groups * inputs))
+  kernel = rng.standard_normal((width, inputs, groups * outputs))
+  padded = np.pad(x, ((0, 0), (width // 2, width), (0, 0)))
+  want = np.zeros((2, frames, groups * outputs))
+  for group in range(groups):
+    mine = padded[:, :, group * inputs : (group + 1) * inputs]
+    out = slice(group * outputs, (group + 1) * outputs)
+    for t in range(frames):
+      want[:, t, out] = np.einsum(
+        'bwc,wcf->bf', mine[:, t : t + width], kernel[:, :, out]
+      )
+  got = convolution.grouped_same(jnp.float32(x), jnp.float32(kernel), groups)
+  np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def stack_of(name='hubert_large'):
+  network = pretrained_folders.network(name)
+  params = pretrained_folders.params(name)
+  return network.encoder.stack, params['layers']
+
+
+def test_segments_are_the_whole_stack():
+  stack, params = stack_of()
+  x = jnp.float32(rng.standard_normal((2, 7, stack.width)))
+  lengths = jnp.array([7, 4], jnp.int32)
+  shares = jnp.float32([0.2, 0.3, 0.5])
+  cut = tuple(jax.tree.map(lambda p, s=s: p[s], params) for s in np.s_[:1, 1:])
+  whole, parts = (
+    layers.run(stack, p, x, lengths, remat=False, shares=shares)
+    for p in (params, cut)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-6), whole, parts
+  )
+
+
+def test_remat_changes_no_gradient():
+  stack, params = stack_of()
+  x = jnp.float32(rng.standard_normal((2, 7, stack.width)))
+
+  def loss_fn(params, remat):
+    return jnp.square(layers.run(stack, params, x, None, remat=remat)[0]).sum()
+
+  once, again = (jax.grad(loss_fn)(params, remat) for remat in (False, True))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), once, again
+  )
+
+
+@pytest.mark.parametrize('name', ['hubert_large', 'wav2vec2_large_superb'])
+def test_padding_changes_nothing_where_it_is_masked(name):
+  network = pretrained_folders.network(name)
+  params = pretrained_folders.params(name)
+  short = jnp.float32(rng.standard_normal((2, 2_500)))
+  long = jnp.pad(short, ((0, 0), (0, 1_300)))
+  lengths = jnp.array([2_500, 2_000], jnp.int32)
+  noise = long.at[1, 2_000:].set(7.0)
+  # A masked sample reaches a frame only if the window of that frame sees it.
+  said = [
+    network.apply(params, x, lengths)
+    for x in (short.at[1, 2_000:].set(0.0), long.at[1, 2_000:].set(0.0))
+  ]
+  np.testing.assert_allclose(said[0].logits, said[1].logits, rtol=1e-4)
+  heard = network.apply(params, noise, lengths).logits
+  np.testing.assert_allclose(heard, said[0].logits, rtol=1e-4)
+
+
+def test_bfloat16_is_near_float32():
+  network = pretrained_folders.network('hubert_large')
+  params = pretrained_folders.params('hubert_large')
+  x = jnp.float32(rng.standard_normal((4, 3_000)))
+  full = network.apply(params, x)
+  half = network.apply(params, x, dtype=jnp.bfloat16)
+  assert half.encoded.frames.dtype == jnp.bfloat16
+  assert half.logits.dtype == jnp.float32
+  assert (
+    jnp.abs(half.logits - full.logits).max() < 0.05 * jnp.abs(full.logits).max()
+  )
+
+
+def test_frames_of_a_second():
+  encoder = pretrained_folders.network('hubert_base').encoder
+  assert encoder.window == 10 + 5 * (2 + 4 * (2 + 4 * 1))
+  assert encoder.hop == 5 * 4 * 4 * 4
+  assert encoder.frames(encoder.window) == 1
+  assert encoder.frames(encoder.window - 1) == 0
+  assert encoder.frames(encoder.window + encoder.hop) == 2

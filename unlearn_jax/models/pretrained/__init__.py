@@ -1,0 +1,1 @@
+"""Pretrained encoders of speech, with weights in Hugging Face format."""
