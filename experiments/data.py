@@ -11,10 +11,13 @@ import numpy as np
 
 from unlearn_jax.datasets import crops
 from unlearn_jax.datasets import streaming
+from unlearn_jax.datasets import waveforms
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.features.store import load_features
 from unlearn_jax.features.utterances import load_utterances
+from unlearn_jax.models.pretrained.front_end import FrontEnd
+from unlearn_jax.models.pretrained.front_end import SAMPLE_RATE_HZ
 from unlearn_jax.types import Batch, InputError
 
 Frames = Literal['ordered', 'shuffled', 'averaged']
@@ -44,18 +47,20 @@ class Data:
   """Features and labels, in training and for scoring.
 
   Attributes:
-    examples: `features` and `label`, to be indexed by rows of the corpus;
-      utterances of varying length stand there as crops.
+    examples: what the network reads, and `label`, to be indexed by rows of the
+      corpus; utterances of varying length stand there as crops.
     reading: of such utterances.
+    input_name: of what the network reads: `features` or `waveform`.
   """
 
   examples: Batch
   reading: Reading
+  input_name: str = 'features'
 
   @property
-  def input_shape(self) -> tuple[int, int]:
-    """Returns [frames, bins] of an example in training."""
-    return self.examples['features'].shape[1:]
+  def input_shape(self) -> tuple[int, ...]:
+    """Returns [frames, bins] or [samples] of an example in training."""
+    return self.examples[self.input_name].shape[1:]
 
   def training(self, seed: Sequence[int]) -> crops.Examples:
     """Returns what `fit` takes: new crops every epoch, if there are any.
@@ -63,7 +68,7 @@ class Data:
     Args:
       seed: of the crops.
     """
-    if isinstance(self.examples['features'], streaming.CropsOnDisk):
+    if isinstance(self.examples[self.input_name], streaming.CropsOnDisk):
       return streaming.Stream(
         self.examples, seed=seed, workers=self.reading.workers
       )
@@ -101,7 +106,7 @@ class Data:
     self, rows: np.ndarray
   ) -> Iterator[tuple[float, Batch, np.ndarray]]:
     """Yields what to score: its weight, the examples, and which of the rows."""
-    features, everyone = self.examples['features'], np.arange(len(rows))
+    features, everyone = self.examples[self.input_name], np.arange(len(rows))
     if not hasattr(features, 'cropped'):
       yield 1.0, self.examples, everyone
       return
@@ -119,7 +124,7 @@ class Data:
 
   @functools.cached_property
   def _buckets(self):
-    return crops.length_buckets(self.examples['features'].lengths)
+    return crops.length_buckets(self.examples[self.input_name].lengths)
 
 
 def arranged(features: np.ndarray, frames: Frames) -> np.ndarray:
@@ -192,3 +197,39 @@ def load(
       examples | {'features': utterances.on_disk(crop_frames)}, reading
     )
   return Data(examples | {'features': utterances.crops(crop_frames)}, reading)
+
+
+def load_waveforms(
+  corpus: Corpus,
+  label: np.ndarray,
+  front_end: FrontEnd,
+  shortest: int,
+  reading: Reading,
+) -> Data:
+  """Reads the recordings of a corpus, for a network that reads waveforms.
+
+  Args:
+    corpus: of one length, or of varying lengths.
+    label: [n] int.
+    front_end: of the network.
+    shortest: samples that it needs.
+    reading: of utterances of varying length.
+
+  Raises:
+    InputError: if there is no sound, or a recording is too short or too long.
+  """
+  if corpus.features is not None:
+    raise InputError(
+      f'--dataset={corpus.name}: has no sound, and --model reads waveforms.'
+    )
+  crop_samples = round(reading.crop_ms * SAMPLE_RATE_HZ / 1_000)
+  if crop_samples < shortest:
+    raise InputError(
+      f'--crop_ms={reading.crop_ms:g}: must be at least '
+      f'{1_000 * shortest / SAMPLE_RATE_HZ:g} for this model.'
+    )
+  examples = waveforms.load(
+    corpus, crop_samples, shortest=shortest, longest=front_end.longest
+  )
+  examples['label'] = jnp.asarray(label, jnp.int32)
+  return Data(examples, reading, 'waveform')

@@ -235,7 +235,7 @@ def recording(
     speaker=corpus.speakers[corpus.speaker[row]],
     audio=corpus.read_utterances(np.array([row]))[0],
     sample_rate_hz=corpus.sample_rate_hz,
-    features=np.asarray(task.examples['features'][np.asarray(row)], np.float32),
+    features=task.picture(row),
     hop_ms=task.features.hop_ms,
     predictions=tuple(
       pages.Prediction(

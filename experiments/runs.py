@@ -132,7 +132,7 @@ class Runner:
       return spec.build(
         problem,
         recipe.optimizer(),
-        augment_fn=recipe.augment_fn(self.task.features.hop_ms),
+        augment_fn=self.task.augment_fn(),
         max_norm=recipe.dp_max_norm,
         noise_multiplier=recipe.dp_noise_multiplier,
       )

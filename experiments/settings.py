@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments import cli
+from experiments import pretrained_flags
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.datasets import splits
 from unlearn_jax.models import heads
@@ -20,6 +21,7 @@ from unlearn_jax.training.recipe import Recipe
 from unlearn_jax.types import InputError, LossFn
 
 _RECIPE = Recipe()
+flags.adopt_module_key_flags(pretrained_flags)
 
 
 class TaskDefaults(NamedTuple):
@@ -46,6 +48,8 @@ TASKS = {
     'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small', 'aam', 3e-3
   ),
 }
+# What a pretrained model wants, whatever the task.
+_PRETRAINED: dict[str, Any] = {'head': 'softmax', 'learning_rate': 1e-4}
 DATASET = flags.DEFINE_string(
   'dataset',
   None,
@@ -60,7 +64,8 @@ TASK = flags.DEFINE_enum(
 MODEL = flags.DEFINE_string(
   'model',
   None,
-  f'Network: {", ".join(models.NETWORKS)}. Not given: '
+  f'Network: {", ".join(models.NETWORKS)}; or hf:FOLDER or hf:NAME, in Hugging '
+  'Face format. Not given: '
   + ', '.join(f'{t.model} for {name}' for name, t in TASKS.items())
   + '.',
 )
@@ -202,6 +207,9 @@ class Training:
   frames: str
   dp_max_norm: float | None
   dp_noise_multiplier: float
+  encoder: str | None = None
+  compute_dtype: str = 'float32'
+  remat: bool = False
 
   def recipe(self) -> Recipe:
     """Returns the training recipe."""
@@ -244,6 +252,10 @@ def training_settings(
       the description is not of one that we trained.
   """
   task = _task(task, described)
+  defaults = TASKS[task]
+  model = (described or {}).get('settings', {}).get('model', MODEL.value)
+  if model is not None and pretrained_flags.is_named(model):
+    defaults = defaults._replace(**_PRETRAINED)
   recorded = None if described is None else described.get('settings')
   if described is not None and not isinstance(recorded, dict):
     raise InputError(
@@ -255,10 +267,13 @@ def training_settings(
     flag = flags.FLAGS[field.name]
     values[field.name] = flag.value
     if flag.value is None and field.name in TaskDefaults._fields:
-      values[field.name] = getattr(TASKS[task], field.name)
+      values[field.name] = getattr(defaults, field.name)
     if recorded is None:
       continue
     if field.name not in recorded:
+      if field.default is not dataclasses.MISSING:  # Newer than the model.
+        values[field.name] = field.default
+        continue
       raise InputError(
         f'--checkpoint: its settings lack {field.name}; must be a model that '
         'kws_train or sid_train wrote.'

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TYPE_CHECKING
 
-from experiments.task import Task
 from unlearn_jax.training import checkpoint
 from unlearn_jax.types import InputError, Params
+
+if TYPE_CHECKING:  # It reads flags that not every job has.
+  from experiments.task import Task
 
 
 class Stored(NamedTuple):
@@ -22,7 +24,7 @@ class Stored(NamedTuple):
   folder: pathlib.Path
   description: Mapping[str, Any]
 
-  def load(self, task: Task, like: Params) -> Params:
+  def load(self, task: 'Task', like: Params) -> Params:
     """Reads the parameters.
 
     Args:

@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
+from experiments import pretrained
+from experiments import pretrained_flags
 from experiments.settings import Training
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.datasets.trials import read_trials
 from unlearn_jax.datasets.trials import Trials
+from unlearn_jax.features.log_mel import log_mel
 from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models import registry as models
 from unlearn_jax.models.embedding import map_embedding_fn
-from unlearn_jax.types import Batch, InputError, Params
+from unlearn_jax.types import AugmentFn, Batch, InputError, Params
 
 _UNTRAINED = 10  # Networks for the zero retrain forgetting score.
 
@@ -34,7 +37,8 @@ class Task:
     class_names: of the labels.
     classifier: the network.
     problem: what methods may know of it.
-    data: features and labels.
+    data: features or waveforms, and labels.
+    pretrained: the model in Hugging Face format; None for a network by name.
     trials: of verification, which the user gave; None if there are none.
   """
 
@@ -79,24 +83,18 @@ class Task:
     if trials is not None:
       self.trials = read_trials(trials, self.corpus.utterance_id)
     self.label, self.class_names = self.corpus.labels(training.task)
-    self.data = data.load(
-      self.corpus,
-      self.label,
-      self.features,
-      cache_dir,
-      data.Reading(training.crop_ms, training.score_crops, where, workers),
-      cast(data.Frames, training.frames),
+    self.pretrained: pretrained.Opened | None = None
+    reading = data.Reading(
+      training.crop_ms, training.score_crops, where, workers
     )
-    _check_augmentation(training, self.features, self.data.input_shape)
-    self.classifier = models.build(
-      training.model,
-      len(self.class_names),
-      self.data.input_shape,
-      head=training.head,
-    )
+    if pretrained_flags.is_named(training.model):
+      self._open_pretrained(reading)
+    else:
+      self._build_network(reading, cache_dir)
     like = jax.eval_shape(self.classifier.init_fn, jax.random.key(0))
-    one = {'features': jnp.zeros((1, *self.data.input_shape))}
-    embedding = jax.eval_shape(self.classifier.embed_fn, like, one)
+    embedding = jax.eval_shape(
+      _on_rows(self.classifier.embed_fn), like, self.examples, np.zeros(1, int)
+    )
     self.problem = Problem(
       loss_fn=training.loss_fn(self.classifier),
       predict_fn=self.classifier.predict_fn,
@@ -112,6 +110,52 @@ class Task:
     self._predict = _on_rows(self.classifier.predict_fn)
     self._embed = _on_rows(self.classifier.embed_fn)
     self._layers = _on_rows(self.classifier.layers_fn)
+
+  def _build_network(self, reading, cache_dir):
+    """Computes features, and builds the network that reads them."""
+    training = self.training
+    self.data = data.load(
+      self.corpus,
+      self.label,
+      self.features,
+      cache_dir,
+      reading,
+      cast(data.Frames, training.frames),
+    )
+    _check_augmentation(training, self.features, self.data.input_shape)
+    self.classifier = models.build(
+      training.model,
+      len(self.class_names),
+      self.data.input_shape,
+      head=training.head,
+    )
+
+  def _open_pretrained(self, reading):
+    """Reads a model, and recordings as it hears them."""
+    training = self.training
+    if training.frames != 'ordered':
+      raise InputError(
+        f'--frames={training.frames}: must be ordered for a model that reads '
+        'waveforms.'
+      )
+    self.pretrained = opened = pretrained.open_model(training, self.class_names)
+    self.classifier = opened.classifier
+    self.data = data.load_waveforms(
+      self.corpus, self.label, opened.front_end, opened.shortest, reading
+    )
+
+  def augment_fn(self) -> AugmentFn:
+    """Returns what changes the inputs of a batch in training."""
+    if self.data.input_name == 'waveform':
+      return self.recipe.augment_waveform_fn(self.corpus.sample_rate_hz)
+    return self.recipe.augment_fn(self.features.hop_ms)
+
+  def picture(self, row: int) -> np.ndarray:
+    """Returns the log-mels of a recording, [frames, bins] float32."""
+    if self.data.input_name == 'features':
+      return np.asarray(self.examples['features'][np.asarray(row)], np.float32)
+    audio = self.corpus.read_utterances(np.array([row]))[0]
+    return np.asarray(log_mel(audio, self.features))
 
   @property
   def examples(self) -> Batch:

@@ -104,7 +104,7 @@ def params(name: str, classes: int = 5, seed: int = 0):
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda x: (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32),
-    network(name, classes).init(seed),
+    network(name, classes).init(jax.random.key(seed)),
   )
 
 

@@ -15,6 +15,7 @@ import problems
 import pytest
 
 from experiments import benchmark
+from experiments import export
 from experiments import fooled
 from experiments import kws_shadow
 from experiments import kws_train
@@ -29,6 +30,7 @@ from experiments import summary
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _MAINS = {
   'benchmark': benchmark.main,
+  'export': export.main,
   'fooled': fooled.main,
   'kws_shadow': kws_shadow.main,
   'kws_train': kws_train.main,

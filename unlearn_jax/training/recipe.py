@@ -109,6 +109,20 @@ class Recipe:
     )
     return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
 
+  def augment_waveform_fn(self, sample_rate_hz: int) -> AugmentFn:
+    """Time shift on `waveform` [batch, samples]; there are no bins to mask.
+
+    Args:
+      sample_rate_hz: of the waveform.
+    """
+    max_shift = round(self.max_shift_ms * sample_rate_hz / 1_000)
+
+    def augment(key, batch):
+      waveform = time_shift(key, batch['waveform'], max_shift=max_shift)
+      return {**batch, 'waveform': waveform}
+
+    return augment
+
   def augment_fn(self, hop_ms: float) -> AugmentFn:
     """Time shift and masks on `features` [batch, frames, bins].
 
@@ -149,4 +163,10 @@ def set_total_steps(state: Any, steps: int) -> Any:
 
 
 def _is_kernel(params):
-  return jax.tree.map(lambda x: x.ndim > 1, params)
+  """Says which leaves are kernels; those of equal layers may be stacked."""
+
+  def of(path, leaf):
+    name = getattr(path[-1], 'key', None) if path else None
+    return leaf.ndim > 1 and name not in ('bias', 'scale')
+
+  return jax.tree.map_with_path(of, params)

@@ -264,5 +264,5 @@ def test_names_of_layers_are_those_of_blocks():
   assert blocks == roots
   assert len(network.blocks) == len(roots) + network.encoder.stack.layers
   assert set(tensors_lib.shapes(network.tensors())) == set(
-    tensors_lib.from_params(network.tensors(), network.init(0))
+    tensors_lib.from_params(network.tensors(), network.init(jax.random.key(0)))
   )

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from unlearn_jax.models.pretrained import layers
 from unlearn_jax.models.pretrained import tensors as tensors_lib
@@ -106,20 +105,18 @@ class Network:
     """Returns the leaves that an encoder alone does not have."""
     return [t for t in self.tensors() if t.path[0] in ('layer_weights', *HEAD)]
 
-  def init(self, seed: int) -> Params:
-    """Draws fresh parameters, NumPy arrays, as the published recipes begin."""
-    rng = np.random.default_rng(seed)
-    params = tensors_lib.tree(self.tensors(), lambda t: _fresh(rng, t))
-    if 'gain' in params['positions']:
-      squares = np.square(params['positions']['direction'])
-      gain = np.sqrt(squares.sum((1, 2), keepdims=True))
+  def init(self, key: jax.Array) -> Params:
+    """Draws fresh parameters, as the published recipes begin."""
+    params = _draw(key, self.tensors())
+    if self.kind != 'whisper':
+      squares = jnp.square(params['positions']['direction'])
+      gain = jnp.sqrt(squares.sum((1, 2), keepdims=True))
       params['positions']['gain'] = gain
     return params
 
-  def init_head(self, seed: int) -> Params:
+  def init_head(self, key: jax.Array) -> Params:
     """Draws fresh parameters of the head alone."""
-    rng = np.random.default_rng(seed)
-    return tensors_lib.tree(self.head_tensors(), lambda t: _fresh(rng, t))
+    return _draw(key, self.head_tensors())
 
   def apply(
     self,
@@ -156,7 +153,7 @@ class Network:
     mean = layers.masked_mean(frames, encoded.lengths)
     embedding = layers.linear(params['projector'], mean)
     logits = layers.linear(params['classifier'], embedding)
-    return Output(logits, embedding, encoded)
+    return Output(logits, embedding, mean, encoded)
 
 
 class Output(NamedTuple):
@@ -165,11 +162,13 @@ class Output(NamedTuple):
   Attributes:
     logits: [batch, classes] float32.
     embedding: [batch, projection] float32, what the last layer is given.
+    mean: [batch, width] float32, what the projection is given.
     encoded: what the encoder made.
   """
 
   logits: jax.Array
   embedding: jax.Array
+  mean: jax.Array
   encoded: layers.Encoded
 
 
@@ -184,20 +183,28 @@ def _class_names(fields):
     raise fields.error('id2label', names, allowed) from None
 
 
-def _fresh(rng, tensor):
-  """Returns the leaf as it begins."""
+def _draw(key, tensors):
+  """Returns leaves as they begin; each has a draw of its own."""
+  keys = {
+    tensor: jax.random.fold_in(key, i) for i, tensor in enumerate(tensors)
+  }
+  return tensors_lib.tree(tensors, lambda t: _fresh(keys[t], t))
+
+
+def _fresh(key, tensor):
+  """Returns one leaf as it begins."""
   shape, name = tensor.leaf_shape, tensor.path[-1]
-  if name in ('scale', 'bias'):
-    return np.full(shape, name == 'scale', np.float32)
+  if name in ('scale', 'bias', 'gain'):
+    return jnp.full(shape, float(name != 'bias'))
   if name == 'layer_weights':
-    return np.full(shape, 1 / shape[0], np.float32)
+    return jnp.full(shape, 1 / shape[0])
   if tensor.path == ('positions',):
-    return whisper.sinusoids(*shape)
+    return jnp.asarray(whisper.sinusoids(*shape))
   if name == 'masked_frame':
-    return rng.uniform(size=shape).astype(np.float32)
+    return jax.random.uniform(key, shape)
   deviation = _DEVIATION
   if tensor.path[0].startswith('conv'):  # He et al.: the variance stays.
     deviation = math.sqrt(2 / math.prod(shape[:-1]))
   elif name == 'direction':
     deviation = 2 / math.sqrt(shape[0] * shape[2])
-  return (deviation * rng.standard_normal(shape)).astype(np.float32)
+  return deviation * jax.random.normal(key, shape)

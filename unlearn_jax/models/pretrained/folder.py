@@ -12,6 +12,7 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import numpy as np
 
 from unlearn_jax.models.pretrained import tensors as tensors_lib
@@ -120,7 +121,7 @@ def read(
     tensors = [t for t in tensors if t not in fresh]
   params = _read_params(str(folder), tensors, readers, has_head, network)
   if not has_head:
-    params |= network.init_head(seed)
+    params |= jax.device_get(network.init_head(jax.random.key(seed)))
   preprocessor = folder / _PREPROCESSOR
   return Pretrained(
     name,
@@ -229,6 +230,12 @@ def _json(path):
   return found
 
 
+def check_absent(folder: pathlib.Path, *, overwrite: bool) -> None:
+  """Raises an InputError if a folder exists and is not to be overwritten."""
+  if folder.exists() and not overwrite:
+    raise InputError(f'{folder}: exists; give --overwrite to replace it.')
+
+
 def write(
   folder: pathlib.Path,
   pretrained: Pretrained,
@@ -251,8 +258,7 @@ def write(
   """
   import safetensors.numpy
 
-  if folder.exists() and not overwrite:
-    raise InputError(f'{folder}: exists; give --overwrite to replace it.')
+  check_absent(folder, overwrite=overwrite)
   network = pretrained.network
   names = network.class_names
   config = dict(pretrained.config) | {

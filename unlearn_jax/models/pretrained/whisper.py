@@ -67,6 +67,11 @@ class Config:
     )
 
   @property
+  def window(self) -> int:
+    """Returns the samples of the shortest recording: its start is mirrored."""
+    return 201
+
+  @property
   def blocks(self) -> tuple[str, ...]:
     """Returns the parts of the encoder, from input to output."""
     stacked = (f'layers[{i}]' for i in range(self.stack.layers))

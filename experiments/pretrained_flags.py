@@ -1,0 +1,30 @@
+"""Flags of models in Hugging Face format."""
+
+from absl import flags
+
+PREFIX = 'hf:'  # Of a value of --model.
+
+ENCODER = flags.DEFINE_string(
+  'encoder',
+  None,
+  'For --model=hf:... that has a classifier: folder or name of the encoder '
+  'that it was trained from, where retraining begins.',
+)
+COMPUTE_DTYPE = flags.DEFINE_enum(
+  'compute_dtype',
+  'float32',
+  ['float32', 'bfloat16'],
+  'For --model=hf:...: type of the computation in the encoder; parameters are '
+  'float32.',
+)
+REMAT = flags.DEFINE_bool(
+  'remat',
+  False,
+  'For --model=hf:...: compute activations again in the backward pass, which '
+  'takes a third more time and far less memory.',
+)
+
+
+def is_named(model: str) -> bool:
+  """Says whether a value of --model names a folder or a hub's model."""
+  return model.startswith(PREFIX)
