@@ -1,8 +1,12 @@
 """Flags of models in Hugging Face format."""
 
+from typing import Any
+
 from absl import flags
 
 PREFIX = 'hf:'  # Of a value of --model.
+# Of flags that were not given, whatever the task.
+DEFAULTS: dict[str, Any] = {'head': 'softmax', 'learning_rate': 1e-4}
 
 ENCODER = flags.DEFINE_string(
   'encoder',

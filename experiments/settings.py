@@ -48,8 +48,6 @@ TASKS = {
     'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small', 'aam', 3e-3
   ),
 }
-# What a pretrained model wants, whatever the task.
-_PRETRAINED: dict[str, Any] = {'head': 'softmax', 'learning_rate': 1e-4}
 DATASET = flags.DEFINE_string(
   'dataset',
   None,
@@ -255,7 +253,7 @@ def training_settings(
   defaults = TASKS[task]
   model = (described or {}).get('settings', {}).get('model', MODEL.value)
   if model is not None and pretrained_flags.is_named(model):
-    defaults = defaults._replace(**_PRETRAINED)
+    defaults = defaults._replace(**pretrained_flags.DEFAULTS)
   recorded = None if described is None else described.get('settings')
   if described is not None and not isinstance(recorded, dict):
     raise InputError(

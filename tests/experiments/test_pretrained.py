@@ -142,6 +142,9 @@ def test_networks_by_name_are_not_exported(run_job, tmp_path):
   run_job('kws_train', f'--workdir={tmp_path}/w')
   with pytest.raises(InputError, match='must be one of --model=hf:'):
     run_job(
-      'export', f'--run={tmp_path}/w/seed_0/original', f'--folder={tmp_path}/o'
+      'export',
+      f'--run={tmp_path}/w/seed_0/original',
+      f'--folder={tmp_path}/o',
+      f'--workdir={tmp_path}',
     )
   assert not (tmp_path / 'o').exists()
