@@ -29,9 +29,9 @@ from experiments import settings
 from experiments import study_plan
 from experiments import work
 from experiments.runs import Runner
-from experiments.settings import Training
 from experiments.study import Study
 from experiments.study import StudyBlock
+from experiments.training import Training
 from unlearn_jax.datasets import forget
 from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation import metrics
@@ -152,7 +152,12 @@ def _block(training, request, tuned_on):
     with_class_rules=scope == 'class',
     unfit=training.unfit(),
   )
-  presets = choice.presets(methods, method_flags.PRESET.value, scope=scope)
+  presets = choice.presets(
+    methods,
+    method_flags.PRESET.value,
+    scope=scope,
+    rate_scale=training.rate_scale,
+  )
   return StudyBlock(request, methods, presets, tuned_on)
 
 

@@ -16,8 +16,8 @@ from experiments import settings
 from experiments import workdir as workdirs
 from experiments.cells import Cell
 from experiments.runs import Runner
-from experiments.settings import Training
 from experiments.task import Task
+from experiments.training import Training
 from unlearn_jax.evaluation.cards import make_cards
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import Outcome

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from experiments.pretrained_flags import PREFIX
-from experiments.settings import Training
+from experiments.training import Training
 from unlearn_jax.models.pretrained import build as build_lib
 from unlearn_jax.models.pretrained import folder
 from unlearn_jax.models.pretrained.folder import Pretrained

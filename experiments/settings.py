@@ -6,48 +6,26 @@ how much is done (`--workdir`, `--methods`, `--seeds`) are not among them.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from experiments import cli
 from experiments import pretrained_flags
+from experiments.training import TaskDefaults
+from experiments.training import TASKS
+from experiments.training import Training
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.datasets import splits
 from unlearn_jax.models import heads
 from unlearn_jax.models import registry as models
-from unlearn_jax.training import losses
 from unlearn_jax.training.recipe import Recipe
-from unlearn_jax.types import InputError, LossFn
+from unlearn_jax.types import InputError
 
 _RECIPE = Recipe()
 flags.adopt_module_key_flags(pretrained_flags)
 
 
-class TaskDefaults(NamedTuple):
-  """What differs between tasks.
-
-  Attributes:
-    label: what the classes are: 'keyword' or 'speaker'.
-    dataset: where the flag is not given.
-    model, head, learning_rate: likewise; they go together.
-  """
-
-  label: str
-  dataset: str
-  model: str
-  head: str
-  learning_rate: float
-
-
-TASKS = {
-  'kws': TaskDefaults(
-    'keyword', 'espeak_commands', 'tc_resnet8', 'softmax', _RECIPE.learning_rate
-  ),
-  'sid': TaskDefaults(
-    'speaker', 'espeak_commands/speakers', 'ecapa_tdnn_small', 'aam', 3e-3
-  ),
-}
 DATASET = flags.DEFINE_string(
   'dataset',
   None,
@@ -180,61 +158,6 @@ CHECKPOINT_EVERY_S = flags.DEFINE_float(
 PROGRESS = flags.DEFINE_bool('progress', True, 'Show progress bars.')
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-  """The settings of an original model: recorded with it, and with a run.
-
-  Attributes are the flags of the same names.
-  """
-
-  task: str
-  dataset: str
-  split: str
-  model: str
-  head: str
-  margin: float
-  epochs: int
-  batch_size: int
-  learning_rate: float
-  weight_decay: float
-  max_shift_ms: float
-  time_mask_ms: float
-  frequency_mask_bins: int
-  crop_ms: float
-  score_crops: int
-  frames: str
-  dp_max_norm: float | None
-  dp_noise_multiplier: float
-  encoder: str | None = None
-  compute_dtype: str = 'float32'
-  remat: bool = False
-
-  def recipe(self) -> Recipe:
-    """Returns the training recipe."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    values = dataclasses.asdict(self)
-    try:
-      return Recipe(**{k: v for k, v in values.items() if k in names})
-    except ValueError as error:  # A nan passes the bounds of a flag.
-      raise InputError(f'--{error}') from error
-
-  def unfit(self) -> tuple[str, ...]:
-    """Returns the methods that the network cannot run."""
-    if self.head != 'aam':
-      return ()
-    network = models.NETWORKS.get(self.model)
-    no_layer = network is not None and not network.embedding
-    return ('boundary_expand', *['subspace_projection'] * no_layer)
-
-  def loss_fn(self, classifier: models.Classifier) -> LossFn:
-    """Returns the loss of the head: with its margin, if it has one."""
-    if self.head == 'aam':
-      return losses.additive_angular_margin(
-        classifier.predict_fn, scale=classifier.logit_scale, margin=self.margin
-      )
-    return losses.cross_entropy(classifier.predict_fn)
-
-
 def training_settings(
   task: str | None, described: Mapping[str, Any] | None = None
 ) -> Training:
@@ -251,8 +174,7 @@ def training_settings(
   """
   task = _task(task, described)
   defaults = TASKS[task]
-  model = (described or {}).get('settings', {}).get('model', MODEL.value)
-  if model is not None and pretrained_flags.is_named(model):
+  if pretrained_flags.is_named(MODEL.value or ''):
     defaults = defaults._replace(**pretrained_flags.DEFAULTS)
   recorded = None if described is None else described.get('settings')
   if described is not None and not isinstance(recorded, dict):
@@ -268,19 +190,18 @@ def training_settings(
       values[field.name] = getattr(defaults, field.name)
     if recorded is None:
       continue
-    if field.name not in recorded:
-      if field.default is not dataclasses.MISSING:  # Newer than the model.
-        values[field.name] = field.default
-        continue
+    # A field with a default may be newer than the model.
+    made_with = recorded.get(field.name, field.default)
+    if made_with is dataclasses.MISSING:
       raise InputError(
         f'--checkpoint: its settings lack {field.name}; must be a model that '
         'kws_train or sid_train wrote.'
       )
-    values[field.name] = recorded[field.name]
-    if flag.present and flag.value != recorded[field.name]:
+    values[field.name] = made_with
+    if flag.present and flag.value != made_with:
       raise InputError(
         f'--{field.name}={flag.value}: the model of --checkpoint was made '
-        f'with {recorded[field.name]}; must be the same, or not given.'
+        f'with {made_with}; must be the same, or not given.'
       )
   values['task'] = task
   return Training(**values)

@@ -53,12 +53,11 @@ def main(task_name: str) -> None:
   Args:
     task_name: 'kws' or 'sid'.
   """
-  names, presets = shadow_forget.methods(_scope(task_name))
+  training = settings.training_settings(task_name)
+  names, presets = shadow_forget.methods(_scope(task_name), training.rate_scale)
   decides = {'members': MEMBERS.value, 'unit': UNIT.value}
   others = shadow_members.settings_of_run() | shadow_forget.settings_of_run()
-  job = jobs.open_job(
-    settings.training_settings(task_name), decides, others, presets
-  )
+  job = jobs.open_job(training, decides, others, presets)
   task, workdir = job.task, job.workdir
   rows = make_cell(task, None, 0, split_seed=0).training
   groups, seen = _design(task.corpus, rows, UNIT.value)

@@ -53,11 +53,14 @@ def settings_of_run() -> dict[str, Any]:
   }
 
 
-def methods(scope: Scope) -> tuple[tuple[str, ...], dict[str, Preset]]:
+def methods(
+  scope: Scope, rate_scale: float
+) -> tuple[tuple[str, ...], dict[str, Preset]]:
   """Returns the methods of the flag, and their presets; there may be none.
 
   Args:
     scope: what members forget.
+    rate_scale: as `choice.presets` takes it.
 
   Raises:
     InputError: if a flag does not fit.
@@ -76,7 +79,9 @@ def methods(scope: Scope) -> tuple[tuple[str, ...], dict[str, Preset]]:
       f'--method={METHOD.value}: must be a comma list of methods, other than '
       'retrain and those that rewind.'
     )
-  presets = choice.presets(names[1:], method_flags.PRESET.value, scope=scope)
+  presets = choice.presets(
+    names[1:], method_flags.PRESET.value, scope=scope, rate_scale=rate_scale
+  )
   return names[1:], presets
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from experiments import data
 from experiments import pretrained
 from experiments import pretrained_flags
-from experiments.settings import Training
+from experiments.training import Training
 from unlearn_jax.datasets import registry as datasets
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.datasets.trials import read_trials
@@ -106,6 +106,7 @@ class Task:
       map_embedding_fn=map_embedding_fn(
         self.classifier.embedding, self.classifier.blocks[-1]
       ),
+      stacks=self.classifier.stacks,
     )
     self._predict = _on_rows(self.classifier.predict_fn)
     self._embed = _on_rows(self.classifier.embed_fn)

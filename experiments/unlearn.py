@@ -63,7 +63,12 @@ def main(task: str) -> None:
     with_class_rules=scope == 'class' or ALLOW_SAMPLES.value,
     unfit=training.unfit(),
   )
-  presets = choice.presets(methods, method_flags.PRESET.value, scope=scope)
+  presets = choice.presets(
+    methods,
+    method_flags.PRESET.value,
+    scope=scope,
+    rate_scale=training.rate_scale,
+  )
   more_settings = {
     'checkpoint': CHECKPOINT.value,
     'forget': str(request),

@@ -11,11 +11,7 @@ import numpy as np
 import optax
 import problems as P
 
-from unlearn_jax.methods.blocks import last_blocks
-from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.fine_tune import fine_tune
-from unlearn_jax.methods.lora import Adapted
-from unlearn_jax.methods.lora import Base
 from unlearn_jax.methods.lora import Factors
 from unlearn_jax.methods.lora import init_adapters
 from unlearn_jax.methods.lora import lora
@@ -59,10 +55,10 @@ class MergeTest(parameterized.TestCase):
     a, b = rng.normal(size=(2, inputs)), rng.normal(size=(outputs, 2))
     x = rng.normal(size=(7, inputs))
     want = x @ kernel.reshape(inputs, outputs) + 1.5 * (x @ a.T) @ b.T
-    adapted = jax.tree.map(
-      jnp.float32, Adapted(Base([kernel], 3.0), {'0': Factors(a, b)})
+    kernels, adapters = jax.tree.map(
+      jnp.float32, ([kernel], {'0': Factors(a, b)})
     )
-    got = merge(adapted)[0]
+    got = merge(kernels, adapters, 3.0)[0]
     self.assertEqual((got.shape, got.dtype), (shape, jnp.float32))
     np.testing.assert_allclose(
       x @ np.asarray(got).reshape(inputs, outputs), want, rtol=1e-5, atol=1e-5
@@ -74,10 +70,11 @@ class MergeTest(parameterized.TestCase):
     left, values, right = np.linalg.svd((target - start).T)
     a = values[:, None] * right[:4]
     # With a = r the product is not scaled.
-    adapted = jax.tree.map(
-      jnp.float32, Adapted(Base({'k': start}, 4.0), {'k': Factors(a, left)})
+    params, adapters = jax.tree.map(
+      jnp.float32, ({'k': start}, {'k': Factors(a, left)})
     )
-    np.testing.assert_allclose(merge(adapted)['k'], target, atol=1e-5)
+    merged = merge(params, adapters, 4.0)
+    np.testing.assert_allclose(merged['k'], target, atol=1e-5)
 
   def test_starts_with_normal_a_of_variance_one_over_rank_and_b_zero(self):
     params = {'k': jnp.ones((3, 1000, 5)), 'bias': jnp.ones(5)}
@@ -99,7 +96,7 @@ class MergeTest(parameterized.TestCase):
       'whole': jnp.linspace(-3, 3, 24).reshape(2, 3, 4),
     }
     adapters = init_adapters(params, jax.random.key(0), 3)
-    P.assert_identical(merge(Adapted(Base(params, 16.0), adapters)), params)
+    P.assert_identical(merge(params, adapters, 16.0), params)
 
 
 class RunTest(parameterized.TestCase):
@@ -107,7 +104,7 @@ class RunTest(parameterized.TestCase):
     params, _, retain = setup()
     method = make()
     state = loop.init(method, params, jax.random.key(3))
-    start = state.method_state.adapted.adapters['kernel']
+    start = state.method_state.part['kernel']
     start = jax.tree.map(jnp.copy, start)._asdict()
     state, _ = loop.run(method, state, None, retain)
     theta_o = P.as_float64(params)
@@ -125,10 +122,10 @@ class RunTest(parameterized.TestCase):
       }
 
     want = P.twin_run(gradient, start, STEPS, **HEAVY)
-    got = state.method_state.adapted
-    P.assert_close(got.adapters['kernel']._asdict(), want)
+    got = state.method_state
+    P.assert_close(got.part['kernel']._asdict(), want)
     P.assert_close(state.params, merged(want))
-    P.assert_identical(got.base.params, params)
+    P.assert_identical(got.frozen, params)
     self.assertTrue(P.differ(state.params['kernel'], params['kernel']))
 
   def test_decay_moves_neither_the_base_nor_what_is_not_selected(self):
@@ -150,7 +147,7 @@ class RunTest(parameterized.TestCase):
       select=lambda path: path.startswith('head'),
     )
     state, _ = P.run(method, params, None, retain)
-    P.assert_identical(state.method_state.adapted.base.params, params)
+    P.assert_identical(state.method_state.frozen, params)
     P.assert_identical(state.params['body'], params['body'])
     self.assertTrue(P.differ(state.params['head'], params['head']))
 
@@ -176,16 +173,14 @@ class RunTest(parameterized.TestCase):
     params, forget, retain = setup()
 
     def build_salun(problem, tx):
-      return salun(build(problem, tx), problem.loss_fn, fraction=0.1)
+      return salun(build(problem, tx), problem.loss_fn, fraction=0.2)
 
     state, _ = P.run(make(build_salun), params, forget, retain, prepare=True)
-    P.assert_identical(state.method_state.adapted.base.params, params)
+    P.assert_identical(state.method_state.frozen, params)
     self.assertTrue(P.differ(state.params, params))
-    # The base has no gradient, nor has A where B is 0: the mask is within B.
-    mask = state.method_state.inner.mask
-    marked = [mask.base, mask.adapters['kernel'].a, mask.adapters['kernel'].b]
-    counts = [sum(x.sum() for x in jax.tree.leaves(tree)) for tree in marked]
-    self.assertEqual(counts, [0, 0, 3])
+    # A has no gradient where B is 0: the mask is within B.
+    mask = state.method_state.inner.mask['kernel']
+    self.assertEqual([mask.a.sum(), mask.b.sum()], [0, 3])
     self.assertIsNone(make().prepare)
 
   def test_an_edit_inside_reaches_the_adapters_alone(self):
@@ -197,12 +192,12 @@ class RunTest(parameterized.TestCase):
     inner = UnlearningMethod(lambda p, k: (), None, prepare)
     method = make(lambda problem, tx: inner)
     state = loop.init(method, params, jax.random.key(0))
-    a, b = state.method_state.adapted.adapters['kernel']
+    a, b = state.method_state.part['kernel']
     change = SCALE / RANK * (np.asarray(b) + 1) @ (np.asarray(a) + 1)
     state = loop.prepare(method, state, forget, retain)
     want = {**params, 'kernel': params['kernel'] + change.T}
     P.assert_close(state.params, want)
-    self.assertEqual(state.method_state.adapted.base.lora_scale, SCALE)
+    self.assertEqual(state.method_state.hyper['lora_scale'], SCALE)
 
   def test_vmap_over_keys_and_scales_equals_separate_runs(self):
     params, _, retain = setup()
@@ -222,37 +217,23 @@ class RunTest(parameterized.TestCase):
     self.assertTrue(P.differ(*(P.step_of(many.params, k) for k in (1, 2))))
 
 
-class ProblemTest(parameterized.TestCase):
-  def test_what_the_inner_rule_sees(self):
-    found = []
-
-    def spy(problem, tx):
-      found.append(problem)
-      return build(problem, tx)
-
-    blocks = ('body', 'head')
-    problem = Problem(P.loss_fn, P.predict_fn, P.init_fn, blocks=blocks)
-    lora(spy, problem, P.sgd())
-    inner = found[0]
-    fresh = inner.init_fn(jax.random.key(4))
-    P.assert_identical(merge(fresh), P.init_fn(jax.random.key(4)))
-    batch = P.step_of(P.make_batches(1, 1, 4), 0)
-    params = P.init_fn(jax.random.key(4))
-    P.assert_identical(
-      inner.predict_fn(fresh, batch), P.predict_fn(params, batch)
-    )
-    gradient = jax.grad(lambda p: inner.loss_fn(p, batch).sum())(fresh)
-    for leaf in jax.tree.leaves(gradient.base):
-      np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
-    self.assertGreater(np.abs(gradient.adapters['kernel'].b).max(), 1e-3)
-    # The last block, in terms of the adapters.
-    layers = {name: {'kernel': jnp.ones((2, 2))} for name in blocks}
-    adapted = Adapted(
-      Base(layers, 1.0), init_adapters(layers, jax.random.key(0), 1)
-    )
-    mask = selected(adapted, last_blocks(inner.blocks, 1))
-    self.assertEqual(sum(jax.tree.leaves(mask)), 2)
-    self.assertTrue(all(mask.adapters['head/kernel']))
+class StackedTest(parameterized.TestCase):
+  def test_each_layer_of_a_stack_has_factors_of_its_own(self):
+    rng = np.random.default_rng(0)
+    params = {
+      'layers': {'kernel': rng.normal(size=(3, 4, 5)), 'bias': np.ones((3, 5))},
+      'head': {'kernel': rng.normal(size=(5, 2))},
+    }
+    params = jax.tree.map(jnp.float32, params)
+    adapters = init_adapters(params, jax.random.key(0), 2, stacks=('layers',))
+    self.assertEqual(set(adapters), {'layers/kernel', 'head/kernel'})
+    a, b = adapters['layers/kernel']
+    self.assertEqual((a.shape, b.shape), ((3, 2, 4), (3, 5, 2)))
+    b = jnp.float32(rng.normal(size=b.shape))
+    merged = merge(params, {'layers/kernel': Factors(a, b)}, 6.0)
+    for i in range(3):
+      want = params['layers']['kernel'][i] + 3.0 * (b[i] @ a[i]).T
+      np.testing.assert_allclose(merged['layers']['kernel'][i], want, rtol=1e-5)
 
 
 class BoundsTest(parameterized.TestCase):

@@ -206,7 +206,7 @@ class ParseTest(parameterized.TestCase):
     want = (
       f"--methods: 'scrap' is none of {', '.join(registry.METHODS)}, or all; a "
       'wrapper may stand before it, as in rewind:npo: saliency, superloss, '
-      'lora, rewind.'
+      'lora, last_k, head, rewind.'
     )
     self.assertEqual(str(caught.exception), want)
 

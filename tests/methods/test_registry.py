@@ -21,6 +21,8 @@ WRAPPED = (
   'superloss:neg_grad_plus',
   'saliency:npo',
   'rewind:npo',
+  'last_k:scrub',
+  'head:npo',
 )
 ROWS = (*METHODS, *WRAPPED)
 # Rules that make their edit in `prepare` and take no steps.
@@ -47,6 +49,7 @@ SETTINGS = {
     'samples': 8,
   },
   'lora:random_label': {'rank': 2},
+  'last_k:scrub': {'last': 1},
 }
 # Bounds that need not be reached, and a step size that the bound overrides.
 MAY_IDLE = {
@@ -385,7 +388,8 @@ class RowTest(parameterized.TestCase):
     with self.assertRaises(TypeError):
       row = spec(name)
       options = row.preset.options if row.preset else {}
-      row.build(P.PROBLEM, P.sgd(), **options, unheard_of=1.0)
+      problem = P.make_problem(blocks=('kernel', 'bias'))
+      row.build(problem, P.sgd(), **options, unheard_of=1.0)
 
   @parameterized.named_parameters(*named(ROWS))
   def test_summary_is_one_line_of_a_table(self, name):

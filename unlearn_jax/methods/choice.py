@@ -91,6 +91,7 @@ def presets(
   overrides: Sequence[str] = (),
   *,
   scope: Scope = 'sample',
+  rate_scale: float = 1.0,
 ) -> dict[str, Preset]:
   """Returns the preset of each method, changed as asked.
 
@@ -100,6 +101,8 @@ def presets(
       'scrub.learning_rate=1e-4'; fields are those of `Preset` and the method's
       own options. They may be of any method.
     scope: what the request forgets.
+    rate_scale: of all learning rates, where a network is trained by other rates
+      than those that the presets were found for; before the overrides.
 
   Raises:
     InputError: if an override is malformed or names what does not exist.
@@ -108,7 +111,7 @@ def presets(
   for name in dict.fromkeys([*METHODS, *names]):
     preset = spec(name).preset_for(scope)
     if preset is not None:
-      chosen[name] = preset
+      chosen[name] = preset.with_rate_scale(rate_scale)
   for text in overrides:
     target, equals, value = text.partition('=')
     name, dot, field = target.partition('.')

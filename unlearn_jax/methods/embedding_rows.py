@@ -16,7 +16,7 @@ _SCRUB = {'retain_weight': 1.0, 'output_weight': 0.0, 'reference': 'generic'}
 ROWS: dict[str, MethodSpec] = {
   'embedding_scrub': MethodSpec(
     build=lambda p, tx, **o: embedding_scrub(
-      p.embed_fn, p.predict_fn, p.init_fn, tx, **o
+      p.embed_fn, p.predict_fn, p.untrained_fn or p.init_fn, tx, **o
     ),
     needs=_BOTH,
     preset=Preset(3, 1e-4, options=_SCRUB),

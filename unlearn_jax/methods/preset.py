@@ -35,6 +35,8 @@ class Preset:
     schedule: 'constant' or 'cosine'.
     algorithm: 'adamw', or 'sgd' with momentum 0.9.
     options: of the method's factory, all that one may override.
+    rate_scale: what `with_rate_scale` multiplied the learning rate by; a search
+      multiplies its range likewise.
   """
 
   epochs: int
@@ -48,6 +50,7 @@ class Preset:
   schedule: Schedule = 'constant'
   algorithm: Algorithm = 'adamw'
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  rate_scale: float = 1.0
 
   def __post_init__(self):
     """Raises ValueError where a value is out of bounds."""
@@ -98,6 +101,14 @@ class Preset:
     if self.schedule == 'cosine':
       hyper['total_steps'] = 1.0
     return optax.inject_hyperparams(transform)(**hyper)
+
+  def with_rate_scale(self, scale: float) -> 'Preset':
+    """Returns the preset with a learning rate `scale` times as large."""
+    return dataclasses.replace(
+      self,
+      learning_rate=scale * self.learning_rate,
+      rate_scale=scale * self.rate_scale,
+    )
 
   def searched_optimizer(self) -> optax.GradientTransformation:
     """Every optimizer that a preset may name, as one.
@@ -166,7 +177,8 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
   Raises:
     InputError: if there is no such field, or the value does not fit it.
   """
-  fields = {f.name for f in dataclasses.fields(Preset)} - {'options'}
+  hidden = {'options', 'rate_scale'}
+  fields = {f.name for f in dataclasses.fields(Preset)} - hidden
   allowed = sorted(fields | set(preset.options))
   if field not in allowed:
     raise InputError(

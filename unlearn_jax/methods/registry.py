@@ -197,7 +197,9 @@ METHODS: dict[str, MethodSpec] = {
     when='a whole class',
   ),
   'bad_teacher': MethodSpec(
-    build=lambda p, tx, **o: bad_teacher(p.predict_fn, p.init_fn, tx, **o),
+    build=lambda p, tx, **o: bad_teacher(
+      p.predict_fn, p.untrained_fn or p.init_fn, tx, **o
+    ),
     needs=_BOTH,
     preset=Preset(3, 5e-5, retain_fraction=0.3, options=_TEACH),
     class_preset=Preset(5, 6e-4, options=_TEACH),

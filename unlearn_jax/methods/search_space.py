@@ -207,6 +207,8 @@ def draw(
   for which, *point in sampler.random(count - 1):
     values = {n: space[n].at(x) for n, x in zip(space, point, strict=True)}
     algorithm: Algorithm = 'adamw'
+    if 'learning_rate' in values:
+      values['learning_rate'] *= preset.rate_scale
     if 'learning_rate' in values and which < _SGD_SHARE:
       values['learning_rate'] *= _SGD_RATE
       algorithm = 'sgd'

@@ -40,6 +40,10 @@ class Problem:
       model has none, and rules on embeddings cannot run.
     embedding_size: d.
     map_embedding_fn: folds an affine map of the embedding into the parameters.
+    untrained_fn: maps a key to a model that knows nothing, for teachers; None
+      is `init_fn`. Where methods see a part of a network, it is the whole.
+    stacks: top keys of the parameters under which equal layers lie stacked;
+      the functions also take a tuple of such stacks there.
   """
 
   loss_fn: LossFn
@@ -50,6 +54,8 @@ class Problem:
   embed_fn: EmbedFn | None = None
   embedding_size: int = 0
   map_embedding_fn: MapEmbeddingFn | None = None
+  untrained_fn: InitParamsFn | None = None
+  stacks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

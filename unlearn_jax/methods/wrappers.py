@@ -8,7 +8,9 @@ import dataclasses
 import functools
 from typing import Any
 
+from unlearn_jax.methods.blocks import matching
 from unlearn_jax.methods.lora import lora
+from unlearn_jax.methods.part import last_k
 from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.spec import MethodSpec
 from unlearn_jax.methods.superloss import with_superloss
@@ -50,8 +52,17 @@ def _superloss(build, problem, tx, **options):
   return with_superloss(inner, problem.loss_fn, **options)
 
 
-def _lora(build, problem, tx, **options):
-  return lora(build, problem, tx, **options)
+def _lora(build, problem, tx, *, kernels, **options):
+  select = matching(kernels) if kernels else None
+  return lora(build, problem, tx, select=select, **options)
+
+
+def _last_k(build, problem, tx, *, last):
+  return last_k(build, problem, tx, k=last)
+
+
+def _head(build, problem, tx):
+  return last_k(build, problem, tx, k=1)
 
 
 def _rewind(build, problem, tx):
@@ -74,8 +85,14 @@ WRAPPERS: dict[str, Wrapper] = {
   'lora': Wrapper(
     _lora,
     'moves a low-rank addition to the kernels',
-    options={'rank': 8, 'scale': 16.0},
+    options={'rank': 8, 'scale': 16.0, 'kernels': ''},
   ),
+  'last_k': Wrapper(
+    _last_k,
+    'moves the last blocks; the rest lies in memory once',
+    options={'last': 2},
+  ),
+  'head': Wrapper(_head, 'moves the last layer alone'),
   'rewind': Wrapper(
     _rewind,
     'goes back to the epoch that forgets as much as unseen data',

@@ -64,6 +64,8 @@ class Classifier(NamedTuple):
     head: in `heads.HEADS`.
     logit_scale: logits divided by it are cosines where the head is 'aam'; 1
       where it is 'softmax'.
+    stacks: top keys of the parameters under which equal layers lie stacked,
+      see `methods.spec.Problem`.
   """
 
   init_fn: InitParamsFn
@@ -75,6 +77,7 @@ class Classifier(NamedTuple):
   embedding: str
   head: str
   logit_scale: float
+  stacks: tuple[str, ...] = ()
 
 
 _x_vector = functools.partial(

@@ -62,6 +62,7 @@ def build(
     embedding='projector',
     head='softmax',
     logit_scale=1.0,
+    stacks=('layers',),
   )
 
 
