@@ -107,6 +107,7 @@ class Task:
         self.classifier.embedding, self.classifier.blocks[-1]
       ),
       stacks=self.classifier.stacks,
+      is_linear=self.classifier.is_linear,
     )
     self._predict = _on_rows(self.classifier.predict_fn)
     self._embed = _on_rows(self.classifier.embed_fn)

@@ -236,6 +236,27 @@ class StackedTest(parameterized.TestCase):
       np.testing.assert_allclose(merged['layers']['kernel'][i], want, rtol=1e-5)
 
 
+class BesideTest(parameterized.TestCase):
+  def test_factors_beside_a_kernel_are_their_sum(self):
+    """A network that takes them never sees the sum, and takes its steps."""
+
+    def predict_fn(params, batch):
+      logits = P.predict_fn(params, batch)
+      if 'low_rank' not in params:
+        return logits
+      a, b = params['low_rank']
+      return logits + (batch['features'] @ a.T) @ b.T
+
+    _, forget, retain = setup()
+    states = []
+    for is_linear in (None, lambda path: path == 'kernel'):
+      problem = P.make_problem(predict=predict_fn, is_linear=is_linear)
+      method = lora(build, problem, P.sgd(), rank=RANK, scale=SCALE)
+      states.append(P.run(method, P.make_params(), forget, retain)[0])
+    P.assert_close(states[0].params, states[1].params)
+    self.assertTrue(P.differ(states[0].params, P.make_params()))
+
+
 class BoundsTest(parameterized.TestCase):
   @parameterized.parameters(
     ('rank', 0, '>= 1'), ('scale', -1.0, '>= 0'), ('scale', math.nan, '>= 0')

@@ -139,6 +139,27 @@ def lora(
   def join(params, adapters, hyper):
     return merge(params, adapters, hyper['lora_scale'])
 
+  def view(params, adapters, hyper):
+    beside = {
+      path
+      for path in adapters
+      if problem.is_linear is not None and problem.is_linear(path)
+    }
+    rest = {p: f for p, f in adapters.items() if p not in beside}
+    params = merge(params, rest, hyper['lora_scale'])
+    for path in beside:
+      a, b = adapters[path]
+      b = hyper['lora_scale'] / a.shape[-2] * b
+      params = _with(params, path.split('/')[:-1], low_rank=(a, b))
+    return params
+
   return of_part(
-    build, problem, tx, Part(split, join), hyper={'lora_scale': scale}
+    build, problem, tx, Part(split, join, view), hyper={'lora_scale': scale}
   )
+
+
+def _with(tree, keys, **leaves):
+  """Returns a tree of dicts with leaves added under a path."""
+  if not keys:
+    return {**tree, **leaves}
+  return {**tree, keys[0]: _with(tree[keys[0]], keys[1:], **leaves)}

@@ -44,6 +44,10 @@ class Problem:
       is `init_fn`. Where methods see a part of a network, it is the whole.
     stacks: top keys of the parameters under which equal layers lie stacked;
       the functions also take a tuple of such stacks there.
+    is_linear: says of a path whether it is the kernel of a linear layer beside
+      which the functions take factors, `low_rank` (a, b): the layer adds
+      (x a^T) b^T, and the sum of the kernels need not be made. None is of no
+      path.
   """
 
   loss_fn: LossFn
@@ -56,6 +60,7 @@ class Problem:
   map_embedding_fn: MapEmbeddingFn | None = None
   untrained_fn: InitParamsFn | None = None
   stacks: tuple[str, ...] = ()
+  is_linear: Callable[[str], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,8 +64,7 @@ class Classifier(NamedTuple):
     head: in `heads.HEADS`.
     logit_scale: logits divided by it are cosines where the head is 'aam'; 1
       where it is 'softmax'.
-    stacks: top keys of the parameters under which equal layers lie stacked,
-      see `methods.spec.Problem`.
+    stacks, is_linear: as of `methods.spec.Problem`.
   """
 
   init_fn: InitParamsFn
@@ -78,6 +77,7 @@ class Classifier(NamedTuple):
   head: str
   logit_scale: float
   stacks: tuple[str, ...] = ()
+  is_linear: Callable[[str], bool] | None = None
 
 
 _x_vector = functools.partial(

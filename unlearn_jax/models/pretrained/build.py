@@ -10,6 +10,7 @@ from unlearn_jax.models.pretrained.front_end import FrontEnd
 from unlearn_jax.models.registry import Classifier
 
 INPUT = 'waveform'
+STACKS = ('layers',)
 
 
 def build(
@@ -62,8 +63,14 @@ def build(
     embedding='projector',
     head='softmax',
     logit_scale=1.0,
-    stacks=('layers',),
+    stacks=STACKS,
+    is_linear=is_linear,
   )
+
+
+def is_linear(path: str) -> bool:
+  """Says whether a path is the kernel of a linear layer."""
+  return path.endswith('/kernel') and not path.startswith('conv_')
 
 
 def front_end_of(pretrained: Pretrained) -> FrontEnd:

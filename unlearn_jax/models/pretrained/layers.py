@@ -70,8 +70,17 @@ def shift(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def linear(params: Params, x: jax.Array) -> jax.Array:
-  """Maps [..., inputs] to [..., outputs]; `bias` may be absent."""
+  """Maps [..., inputs] to [..., outputs].
+
+  Args:
+    params: `kernel`; `bias`, which may be absent; and where LoRA adds to the
+      kernel, `low_rank`: its factors [rank, inputs] and [outputs, rank].
+    x: any float type, which is that of the products.
+  """
   y = x @ params['kernel'].astype(x.dtype)
+  if 'low_rank' in params:
+    a, b = (factor.astype(x.dtype) for factor in params['low_rank'])
+    y = y + (x @ a.transpose()) @ b.transpose()
   if 'bias' in params:
     y = shift(y, params['bias'])
   return y
