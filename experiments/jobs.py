@@ -24,6 +24,7 @@ from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import tables
+from unlearn_jax.training import layout
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,6 +107,8 @@ def open_job(
   free['data'] = data_flags.DATA.value
   free['data_workers'] = data_flags.DATA_WORKERS.value
   free['cache_dir'] = settings.CACHE_DIR.value
+  free['mesh'] = settings.MESH.value
+  device_layout = layout.parse(settings.MESH.value)
   folder = workdirs.open_workdir(
     settings.WORKDIR.value, decides, free, is_shared=is_shared
   )
@@ -120,6 +123,7 @@ def open_job(
     where=data_flags.DATA.value,
     workers=data_flags.DATA_WORKERS.value,
     trials=data_flags.TRIALS.value,
+    device_layout=device_layout,
     progress=settings.PROGRESS.value and sys.stderr.isatty(),
   )
   runner = Runner(

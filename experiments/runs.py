@@ -195,6 +195,7 @@ class Runner:
       on_epoch=self.show_progress(run.title, epochs),
       checkpoints=run.folder(self.workdir) / 'running',
       checkpoint_every_s=self._checkpoint_every_s,
+      layout=self.task.device_layout,
       **options,
     )
 

@@ -148,6 +148,12 @@ CACHE_DIR = flags.DEFINE_string(
   cli.default_cache_dir(),
   'Folder for prepared corpora, features and compiled programs.',
 )
+MESH = flags.DEFINE_string(
+  'mesh',
+  '1x1',
+  'Several devices: in how many parts batches are cut, and kernels; 4x2 needs '
+  'eight devices. Results are the same within rounding.',
+)
 CHECKPOINT_EVERY_S = flags.DEFINE_float(
   'checkpoint_every_s',
   10.0,

@@ -6,7 +6,6 @@ import pathlib
 from typing import cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
@@ -22,6 +21,7 @@ from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models import registry as models
 from unlearn_jax.models.embedding import map_embedding_fn
+from unlearn_jax.training.layout import Layout
 from unlearn_jax.types import AugmentFn, Batch, InputError, Params
 
 _UNTRAINED = 10  # Networks for the zero retrain forgetting score.
@@ -39,6 +39,7 @@ class Task:
     problem: what methods may know of it.
     data: features or waveforms, and labels.
     pretrained: the model in Hugging Face format; None for a network by name.
+    device_layout: on several devices; None is one device.
     trials: of verification, which the user gave; None if there are none.
   """
 
@@ -53,6 +54,7 @@ class Task:
     where: str = 'auto',
     workers: int = 0,
     trials: str | None = None,
+    device_layout: Layout | None = None,
     progress: bool = True,
   ):
     """Prepares the corpus and its features, or finds them prepared.
@@ -66,6 +68,7 @@ class Task:
       where: features of varying length lie, see `data.Reading`.
       workers: that read them, likewise.
       trials: a list of verification trials.
+      device_layout: on several devices; None is one device.
       progress: show progress bars.
     """
     self.training = training
@@ -84,6 +87,8 @@ class Task:
       self.trials = read_trials(trials, self.corpus.utterance_id)
     self.label, self.class_names = self.corpus.labels(training.task)
     self.pretrained: pretrained.Opened | None = None
+    self.data: data.Data
+    self.classifier: models.Classifier
     reading = data.Reading(
       training.crop_ms, training.score_crops, where, workers
     )
@@ -91,6 +96,10 @@ class Task:
       self._open_pretrained(reading)
     else:
       self._build_network(reading, cache_dir)
+    self.device_layout = device_layout
+    if device_layout is not None:
+      examples = device_layout.replicated(self.data.examples)
+      self.data = dataclasses.replace(self.data, examples=examples)
     like = jax.eval_shape(self.classifier.init_fn, jax.random.key(0))
     embedding = jax.eval_shape(
       _on_rows(self.classifier.embed_fn), like, self.examples, np.zeros(1, int)
@@ -166,13 +175,21 @@ class Task:
 
   def logits(self, params: Params, rows: np.ndarray) -> np.ndarray:
     """Returns the logits of `rows` of the corpus, [len(rows), classes]."""
-    found = self.data.score(functools.partial(self._predict, params), rows)
+    found = self.data.score(
+      functools.partial(self._predict, self._placed(params)), rows
+    )
     return found.reshape(len(rows), len(self.class_names))
 
   def embeddings(self, params: Params, rows: np.ndarray) -> np.ndarray:
     """Returns the embeddings of `rows` of the corpus, [len(rows), d]."""
-    found = self.data.score(functools.partial(self._embed, params), rows)
+    found = self.data.score(
+      functools.partial(self._embed, self._placed(params)), rows
+    )
     return found.reshape(len(rows), self.problem.embedding_size)
+
+  def _placed(self, params):
+    """Returns parameters as they lie on several devices."""
+    return self.device_layout.state(params) if self.device_layout else params
 
   def untrained_logits(self, rows: np.ndarray) -> np.ndarray:
     """Returns logits of networks as they begin, [networks, rows, classes]."""
@@ -185,7 +202,7 @@ class Task:
 
   def layers(self, params: Params, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the outputs of the network's blocks, [rows, channels]."""
-    layers = self._layers(params, self.examples, jnp.asarray(rows))
+    layers = self._layers(self._placed(params), self.examples, np.asarray(rows))
     # A compiled function returns a dict in the order of its keys.
     return {name: np.asarray(layers[name]) for name in self.classifier.blocks}
 

@@ -22,6 +22,7 @@ from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.datasets.crops import Call
 from unlearn_jax.datasets.crops import Examples
 from unlearn_jax.training import loop
+from unlearn_jax.training.layout import Layout
 from unlearn_jax.training.progress import Progress
 from unlearn_jax.training.progress import Saver
 from unlearn_jax.types import Batch, UnlearningMethod
@@ -100,6 +101,7 @@ def fit(
   checkpoints: pathlib.Path | None = None,
   checkpoint_every_s: float = 10.0,
   keep: bool = False,
+  layout: Layout | None = None,
 ) -> FitResult:
   """Runs `epochs` epochs from `state`, or from its latest checkpoint.
 
@@ -121,6 +123,9 @@ def fit(
     checkpoint_every_s: least time between two checkpoints, of which there may
       be one after each call of the compiled loop.
     keep: also return the parameters after each epoch.
+    layout: of state and batches on several devices; the examples must lie on
+      all of them. None is one device. A checkpoint of one layout goes on in
+      another.
 
   Raises:
     NonFiniteLossError: with the metric and the step.
@@ -131,6 +136,9 @@ def fit(
   kept = _empty_kept(state.params, epochs) if keep else ()
   # A copy, since the loop donates its state.
   tree = jax.tree.map(jnp.copy, {'state': state, 'kept': kept})
+  if layout is not None:
+    tree = layout.state(tree)
+    prepare_batches = layout.batches(prepare_batches)
   with contextlib.ExitStack() as stack:
     saver = Saver(checkpoints, checkpoint_every_s)
     stack.callback(saver.close)
@@ -142,7 +150,8 @@ def fit(
         *prepare_batches,
         examples.at(0),
       )
-      found = saver.restore({'state': prepared, 'kept': kept})
+      like = {'state': prepared, 'kept': kept}
+      found = saver.restore(layout.state(like) if layout else like)
     if found is not None:
       tree, progress = found
     else:
@@ -153,6 +162,8 @@ def fit(
         tree['state'], progress.run_s = program(
           loop.prepare, tree['state'], *prepare_batches, examples.at(0)
         )
+        if layout is not None:
+          tree = layout.state(tree)
         _check_edit(tree['state'].params)
         if observe and not epochs:
           progress.add(observe(tree['state'].params))
@@ -160,7 +171,9 @@ def fit(
     if begun > epochs:
       raise ValueError(f'epochs must be >= {begun}, got {epochs}.')
     while (epoch := progress.epochs) < epochs:
-      _run_epoch(program, tree, epoch_batches(epoch), examples, progress, saver)
+      _run_epoch(
+        program, tree, epoch_batches(epoch), examples, progress, saver, layout
+      )
       params = tree['state'].params
       if keep:
         tree['kept'] = jax.tree.map(
@@ -211,7 +224,7 @@ def _cut(epoch_batches: EpochBatches) -> list[Call]:
   return list(zip(forget, retain, strict=True))
 
 
-def _run_epoch(program, tree, epoch_batches, examples, progress, saver):
+def _run_epoch(program, tree, epoch_batches, examples, progress, saver, layout):
   """Runs what is left of an epoch, call after call."""
   steps, calls = steps_of(epoch_batches), _cut(epoch_batches)
   left = calls[progress.calls :]
@@ -219,11 +232,15 @@ def _run_epoch(program, tree, epoch_batches, examples, progress, saver):
     for index in left:
       start = time.perf_counter()
       call = next(made)
+      if layout is not None:
+        call = *layout.batches(call[:2]), call[2]
       progress.wait_s += time.perf_counter() - start
       (tree['state'], metrics), seconds = program(
         loop.run, tree['state'], *call
       )
       del call  # Its memory may be of use for the next.
+      if layout is not None:  # The compiler may have chosen another.
+        tree['state'] = layout.state(tree['state'])
       progress.run_s += seconds
       real = min(steps - progress.calls * STEPS_PER_CALL, STEPS_PER_CALL)
       _check_finite(metrics, progress.steps, real)
