@@ -28,6 +28,20 @@ REMAT = flags.DEFINE_bool(
   'takes a third more time and far less memory.',
 )
 
+MICROBATCH = flags.DEFINE_integer(
+  'microbatch',
+  None,
+  'Work through each batch in pieces of so many examples: the same steps '
+  'within rounding, activations of one piece. Not given: all at once.',
+  lower_bound=1,
+)
+MOMENTS = flags.DEFINE_enum(
+  'moments',
+  'float32',
+  ['float32', 'bfloat16'],
+  'Type in which optimizers keep their moments; bfloat16 is rounded at random.',
+)
+
 
 def is_named(model: str) -> bool:
   """Says whether a value of --model names a folder or a hub's model."""

@@ -131,13 +131,14 @@ class Runner:
       recipe = self.task.recipe
       return spec.build(
         problem,
-        recipe.optimizer(),
+        self.task.training.optimizer(recipe.optimizer()),
         augment_fn=self.task.augment_fn(),
         max_norm=recipe.dp_max_norm,
         noise_multiplier=recipe.dp_noise_multiplier,
       )
     preset = self.presets[method]
-    return spec.build(problem, preset.optimizer(), **preset.options)
+    tx = self.task.training.optimizer(preset.optimizer())
+    return spec.build(problem, tx, **preset.options)
 
   def _train(self, cell, run, rows):
     """Trains from scratch on `rows`: the original model, or a retrained one."""

@@ -22,6 +22,7 @@ from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models import registry as models
 from unlearn_jax.models.embedding import map_embedding_fn
 from unlearn_jax.training.layout import Layout
+from unlearn_jax.training.piecewise import in_pieces
 from unlearn_jax.types import AugmentFn, Batch, InputError, Params
 
 _UNTRAINED = 10  # Networks for the zero retrain forgetting score.
@@ -104,13 +105,14 @@ class Task:
     embedding = jax.eval_shape(
       _on_rows(self.classifier.embed_fn), like, self.examples, np.zeros(1, int)
     )
+    size = training.microbatch
     self.problem = Problem(
-      loss_fn=training.loss_fn(self.classifier),
-      predict_fn=self.classifier.predict_fn,
+      loss_fn=in_pieces(training.loss_fn(self.classifier), size),
+      predict_fn=in_pieces(self.classifier.predict_fn, size),
       init_fn=self.classifier.init_fn,
       input_name=self.classifier.input_name,
       blocks=self.classifier.blocks,
-      embed_fn=self.classifier.embed_fn,
+      embed_fn=in_pieces(self.classifier.embed_fn, size),
       embedding_size=embedding.shape[-1],
       map_embedding_fn=map_embedding_fn(
         self.classifier.embedding, self.classifier.blocks[-1]

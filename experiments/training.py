@@ -3,8 +3,11 @@
 import dataclasses
 from typing import NamedTuple
 
+import optax
+
 from experiments import pretrained_flags
 from unlearn_jax.models import registry as models
+from unlearn_jax.training import half_state
 from unlearn_jax.training import losses
 from unlearn_jax.training.recipe import Recipe
 from unlearn_jax.types import InputError, LossFn
@@ -68,6 +71,8 @@ class Training:
   encoder: str | None = None
   compute_dtype: str = 'float32'
   remat: bool = False
+  microbatch: int | None = None
+  moments: str = 'float32'
 
   def recipe(self) -> Recipe:
     """Returns the training recipe."""
@@ -90,6 +95,12 @@ class Training:
     if not pretrained_flags.is_named(self.model):
       return 1.0
     return self.learning_rate / Recipe().learning_rate
+
+  def optimizer(
+    self, tx: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """Returns an optimizer that keeps its moments as asked."""
+    return half_state.in_bfloat16(tx) if self.moments == 'bfloat16' else tx
 
   def unfit(self) -> tuple[str, ...]:
     """Returns the methods that the network cannot run."""

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / 'colab'
-NAMES = ('audit', 'methods_tour', 'quickstart')
+NAMES = ('audit', 'methods_tour', 'pretrained', 'quickstart')
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 
 
@@ -126,3 +126,15 @@ def test_audit_runs(run):
   assert found['retrain'][0] == pytest.approx(0.5, abs=0.05)
   assert 0.5 < found['npo'][0] < found['original'][0]
   assert len(re.findall(r'^\w+/\w+: right in \d+%$', output, re.M)) == 5
+
+
+def test_pretrained_runs(run):
+  output = run('pretrained')
+  rows = re.findall(r'^(\S.*?) +(forget \S+ retain (\S+) test \S+)$', output, re.M)
+  found = {name: text for name, text, _ in rows}
+  names = 'original', 'retrain', 'lora:neg_grad_plus', 'last_k:npo'
+  assert list(found) == [*names, 'read again']
+  assert float(rows[0][2]) > 0.2  # It has learned; chance is 0.1.
+  assert found['read again'] == found['lora:neg_grad_plus']
+  assert found['last_k:npo'] != found['original']
+  assert "['config.json', 'model.safetensors']" in output
