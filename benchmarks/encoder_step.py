@@ -1,6 +1,6 @@
 r"""Times a training step of a pretrained encoder beside `transformers`.
 
-  python benchmarks/encoder_step.py --size=small --batch=8 --seconds=1
+  python benchmarks/encoder_step.py --size=medium --batch=8 --seconds=1
   python benchmarks/encoder_step.py --size=facebook/hubert-base-ls960 \
     --batch=32 --seconds=1,5 --dtype=bfloat16      # On a GPU.
   python benchmarks/encoder_step.py --memory       # Compiles, no weights.
@@ -37,7 +37,7 @@ from unlearn_jax.models.pretrained.sizes import SIZES
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
 
-_SMALL = {
+_MEDIUM = {
   'model_type': 'hubert',
   'hidden_size': 128,
   'num_hidden_layers': 4,
@@ -50,7 +50,7 @@ _SMALL = {
 _XLARGE = 'facebook/hubert-xlarge-ll60k'
 _RATE, _CLASSES, _HZ = 1e-5, 12, 16_000
 
-_SIZE = flags.DEFINE_enum('size', 'small', ['small', *SIZES], 'The network.')
+_SIZE = flags.DEFINE_enum('size', 'medium', ['medium', *SIZES], 'The network.')
 _BATCH = flags.DEFINE_integer('batch', 8, 'Clips a step.', 1)
 _SECONDS = flags.DEFINE_list('seconds', ['1'], 'Lengths of the clips.')
 _DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Type.')
@@ -62,7 +62,7 @@ _MEMORY = flags.DEFINE_bool('memory', False, 'Memory of LoRA SCRUB, no times.')
 
 def config_of(size: str) -> dict[str, Any]:
   names = {str(i): f'c{i}' for i in range(_CLASSES)}
-  return {**SIZES.get(size, _SMALL), 'id2label': names}
+  return {**SIZES.get(size, _MEDIUM), 'id2label': names}
 
 
 def predict_fn_of(network: Network, dtype: str, remat: bool):

@@ -84,19 +84,11 @@ from unlearn_jax.models.pretrained import folder
 from unlearn_jax.models.pretrained.build import build
 from unlearn_jax.models.pretrained.classifier import Network
 from unlearn_jax.models.pretrained.folder import Pretrained
+from unlearn_jax.models.pretrained.sizes import SIZES
 from unlearn_jax.types import InputError
 
 NAME = 'facebook/hubert-base-ls960'
-small = {  # An encoder of Whisper for a second of sound.
-  'model_type': 'whisper',
-  'd_model': 64,
-  'encoder_layers': 2,
-  'encoder_attention_heads': 2,
-  'encoder_ffn_dim': 128,
-  'max_source_positions': 50,
-  'classifier_proj_size': 64,
-  'id2label': dict(enumerate(corpus.keywords)),
-}
+small = {**SIZES['small-whisper'], 'id2label': dict(enumerate(corpus.keywords))}
 
 
 def fresh():

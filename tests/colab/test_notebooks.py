@@ -130,7 +130,9 @@ def test_audit_runs(run):
 
 def test_pretrained_runs(run):
   output = run('pretrained')
-  rows = re.findall(r'^(\S.*?) +(forget \S+ retain (\S+) test \S+)$', output, re.M)
+  rows = re.findall(
+    r'^(\S.*?) +(forget \S+ retain (\S+) test \S+)$', output, re.M
+  )
   found = {name: text for name, text, _ in rows}
   names = 'original', 'retrain', 'lora:neg_grad_plus', 'last_k:npo'
   assert list(found) == [*names, 'read again']

@@ -2,7 +2,6 @@
 
 import pretrained_folders
 import pytest
-import safetensors.numpy
 
 from unlearn_jax.models.pretrained import folder
 from unlearn_jax.reporting import records
@@ -12,17 +11,12 @@ NAME = 'hubert_large'
 
 
 @pytest.fixture(scope='module')
-def encoder(tmp_path_factory):
+def encoder(run_job, tmp_path_factory):
   """A folder without a classifier."""
   path = tmp_path_factory.mktemp('models') / 'encoder'
-  pretrained_folders.make(path, NAME)
-  arrays = safetensors.numpy.load_file(path / 'model.safetensors')
-  bare = {
-    name: array
-    for name, array in arrays.items()
-    if not name.startswith(('projector', 'classifier'))
-  }
-  safetensors.numpy.save_file(bare, path / 'model.safetensors')
+  run_job(
+    'export', '--size=small-hubert', f'--folder={path}', f'--workdir={path}'
+  )
   (path / 'preprocessor_config.json').write_text('{"do_normalize": true}')
   return path
 
@@ -136,6 +130,14 @@ def test_another_number_of_classes(run_job, tmp_path):
   pretrained_folders.make(tmp_path / 'a', NAME, classes=7)
   with pytest.raises(InputError, match='has 7 classes, the corpus has 4'):
     run_job('kws_train', f'--model=hf:{tmp_path}/a', f'--workdir={tmp_path}/w')
+
+
+@pytest.mark.parametrize(
+  'given', [('--folder=x',), ('--folder=x', '--run=a', '--size=small-hubert')]
+)
+def test_a_folder_is_of_a_run_or_fresh(run_job, tmp_path, given):
+  with pytest.raises(InputError, match='and either --run or --size'):
+    run_job('export', *given, f'--workdir={tmp_path}')
 
 
 def test_networks_by_name_are_not_exported(run_job, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -138,16 +139,58 @@ def check():
   return found
 
 
-@pytest.fixture(scope='module')
-def found():
-  env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(DEVICES)}
+def check_process(process, port, path):
+  """Runs one of two processes; the first writes the parameters."""
+  from jax.experimental import multihost_utils
+
+  from unlearn_jax.training import layout as layouts
+
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'127.0.0.1:{port}', 2, process)
+  assert jax.device_count() == DEVICES
+  made = unlearn(RUNS[-1][0], layouts.make((2, 4)))
+  made = multihost_utils.process_allgather(made, tiled=True)
+  if process == 0:
+    np.savez(path, *jax.tree.leaves(made))
+
+
+def launch(devices, *arguments):
+  env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
   env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   env['PYTHONPATH'] = f'{ROOT}:{ROOT / "tests"}'
-  done = subprocess.run(
-    [sys.executable, __file__], env=env, capture_output=True, text=True
+  return subprocess.Popen(
+    [sys.executable, __file__, *arguments],
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
-  assert done.returncode == 0, done.stderr[-2000:]
-  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope='module')
+def found():
+  process = launch(DEVICES)
+  stdout, stderr = process.communicate()
+  assert process.returncode == 0, stderr[-2000:]
+  return json.loads(stdout.splitlines()[-1])
+
+
+def test_two_processes_share_a_model(tmp_path):
+  path = tmp_path / 'params.npz'
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  both = [launch(DEVICES // 2, str(i), port, str(path)) for i in range(2)]
+  try:
+    said = [process.communicate(timeout=300)[1] for process in both]
+  finally:
+    for process in both:
+      process.kill()
+  assert not any(process.returncode for process in both), said[0][-2000:]
+  made = np.load(path)
+  want, start = unlearn(RUNS[-1][0]), setup()[1]
+  got = [made[name] for name in made.files]
+  assert compare(got, want) < 0.01 * compare(want, start)
 
 
 def test_results_are_those_of_one_device(found):
@@ -172,5 +215,8 @@ def test_meshes_that_do_not_fit(found):
 
 
 if __name__ == '__main__':
-  assert jax.device_count() == DEVICES
-  print(json.dumps(check()))
+  if len(sys.argv) > 1:
+    check_process(int(sys.argv[1]), *sys.argv[2:])
+  else:
+    assert jax.device_count() == DEVICES
+    print(json.dumps(check()))

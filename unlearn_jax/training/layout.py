@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -55,7 +56,9 @@ class Layout:
     sharding = NamedSharding(self.mesh, spec)
     if isinstance(x, jax.ShapeDtypeStruct):
       return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.device_put(x, sharding)
+    if jax.process_count() == 1:
+      return jax.device_put(x, sharding)
+    return _put_in_all_processes(x, sharding)
 
   def _spec(self, x):
     count = self.mesh.shape['model']
@@ -67,6 +70,21 @@ class Layout:
     # Of equal ones the last: the first of a stack counts its layers.
     axis = max(axes, key=lambda a: (x.shape[a], a))
     return PartitionSpec(*[None] * axis, 'model')
+
+
+def _put_in_all_processes(x, sharding):
+  """Places an array that every process has whole, or that lies somewhere."""
+  if not getattr(x, 'is_fully_addressable', True):
+    if x.sharding.is_equivalent_to(sharding, x.ndim):
+      return x
+    return jax.jit(lambda x: x, out_shardings=sharding)(x)
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    data = _put_in_all_processes(jax.random.key_data(x), sharding)
+    return jax.jit(jax.random.wrap_key_data)(data)
+  whole = np.asarray(x)
+  return jax.make_array_from_callback(
+    whole.shape, sharding, lambda part: whole[part]
+  )
 
 
 def parse(text: str) -> Layout | None:

@@ -250,7 +250,7 @@ def write(
   Args:
     folder: to make.
     pretrained: what the model came from.
-    params: of encoder and head.
+    params: of encoder and head, or of the encoder alone.
     overwrite: put it in the place of one that exists.
 
   Raises:
@@ -261,8 +261,10 @@ def write(
   check_absent(folder, overwrite=overwrite)
   network = pretrained.network
   names = network.class_names
+  # An encoder alone is of no class that says what it is for.
+  has_head = 'classifier' in params
   config = dict(pretrained.config) | {
-    'architectures': [_CLASSES[network.kind]],
+    'architectures': [_CLASSES[network.kind]] if has_head else [],
     'dtype': 'float32',
     'id2label': {str(i): name for i, name in enumerate(names)},
     'label2id': {name: i for i, name in enumerate(names)},
@@ -272,7 +274,8 @@ def write(
   temporary = folder.with_name(f'.{folder.name}.tmp')
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir(parents=True)
-  arrays = tensors_lib.from_params(network.tensors(), params)
+  tensors = [t for t in network.tensors() if t.path[0] in params]
+  arrays = tensors_lib.from_params(tensors, params)
   safetensors.numpy.save_file(
     arrays, temporary / _SAFETENSORS, metadata={'format': 'pt'}
   )
