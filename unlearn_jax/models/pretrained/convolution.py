@@ -4,10 +4,15 @@ On CPU they are sums of matrix products, since XLA takes a slow path for
 convolutions inside a loop there; elsewhere the native convolution is used.
 """
 
+import math
+
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+# A batch is multiplied in so many parts. XLA on CPU then takes its fast product
+# for the gradient of the kernel too, a sum over very many rows.
+_PARTS = 4
 _CHUNK = 16  # Taps of a wide kernel in one product; bounds the memory.
 _DIMENSIONS = ('NWC', 'WIO', 'NWC')
 
@@ -41,7 +46,7 @@ def valid(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     start = first // stride
     parts.append(x[:, start : start + frames, :count])
   patches = jnp.concatenate(parts, -1)
-  return patches @ kernel.reshape(-1, features)
+  return _product(patches, kernel.reshape(-1, features))
 
 
 def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
@@ -81,3 +86,13 @@ def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     seen = jnp.stack([x[:, i : i + frames] for i in range(start, stop)], 3)
     total += jnp.einsum('btgki,kigo->btgo', seen, kernel[start:stop])
   return total.reshape(x.shape[0], frames, features)
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Multiplies [batch, frames, channels] with a kernel [channels, features]."""
+  parts = math.gcd(x.shape[0], _PARTS)
+  if parts == 1 or jax.default_backend() != 'cpu':
+    return x @ kernel
+  rows = x.reshape(parts, -1, x.shape[-1])
+  kernels = jnp.broadcast_to(kernel[None], (parts, *kernel.shape))
+  return jnp.einsum('prc,pcf->prf', rows, kernels).reshape(*x.shape[:2], -1)
