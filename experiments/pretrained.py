@@ -1,6 +1,7 @@
 """Models in Hugging Face format in the place of a network: --model=hf:NAME."""
 
 from collections.abc import Sequence
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -56,7 +57,12 @@ def open_model(training: Training, class_names: Sequence[str]) -> Opened:
       f'--head={training.head}: must be softmax for --model={training.model}.'
     )
   model = folder.read(name, class_names=class_names)
-  start = None if model.has_head else model
+  start = model
+  if model.has_head and training.encoder is None:
+    raise InputError(
+      f'--model={training.model}: has a classifier already; --encoder must '
+      'name the encoder that it was trained from, where retraining begins.'
+    )
   if training.encoder is not None:
     if not model.has_head:
       raise InputError(
@@ -66,7 +72,10 @@ def open_model(training: Training, class_names: Sequence[str]) -> Opened:
     start = folder.read(
       training.encoder.removeprefix(PREFIX), class_names=class_names
     )
-    if start.network != model.network:
+    sizes = (
+      dataclasses.replace(m.network, class_names=()) for m in (start, model)
+    )
+    if len(set(sizes)) > 1:
       raise InputError(
         f'--encoder={training.encoder}: must be of the sizes of {name}.'
       )
@@ -78,12 +87,3 @@ def open_model(training: Training, class_names: Sequence[str]) -> Opened:
   )
   front_end = build_lib.front_end_of(model)
   return Opened(model, classifier, front_end, model.network.encoder.window)
-
-
-def check_retraining(training: Training, opened: Opened | None) -> None:
-  """Raises an InputError where nothing says with what retraining begins."""
-  if opened and opened.model.has_head and training.encoder is None:
-    raise InputError(
-      f'--model={training.model}: has a classifier already; --encoder must '
-      'name the encoder that it was trained from, where retraining begins.'
-    )

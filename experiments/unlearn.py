@@ -12,7 +12,6 @@ from experiments import inner
 from experiments import job_report
 from experiments import jobs
 from experiments import method_flags
-from experiments import pretrained
 from experiments import settings
 from experiments import stored
 from experiments.cells import Cell
@@ -79,8 +78,6 @@ def main(task: str) -> None:
   job = jobs.open_job(training, more_settings, others, presets)
   given = model.load(job.task, job.runner.like()) if model else None
   if given is None and job.task.pretrained is not None:
-    if RETRAIN in methods:
-      pretrained.check_retraining(training, job.task.pretrained)
     given = job.task.pretrained.original
   cells = [
     make_cell(

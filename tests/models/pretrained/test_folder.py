@@ -139,6 +139,7 @@ def test_an_existing_folder_stays(made):
     ({'num_attention_heads': 3}, 'num_attention_heads must be a divisor of'),
     ({'conv_stride': [5, 4]}, 'conv_stride must be as long as conv_dim'),
     ({'feat_extract_norm': 'batch'}, "feat_extract_norm must be 'group' or"),
+    ({'mask_time_prob': None, 'mask_feature_prob': 'x'}, r'in \[0, 1\], got'),
     ({'layer_norm_eps': 0}, 'layer_norm_eps must be a number above 0, got 0'),
     ({'id2label': {'1': 'a'}}, 'id2label must be a name for each number'),
     ({'hidden_size': 20}, r'must have shape \(20, 8\) .* got \(16, 8\)'),
@@ -153,6 +154,23 @@ def test_configs_that_are_refused(made, changes, message):
     folder.read(str(path))
   assert str(path) in str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+def test_classes_in_another_order(made):
+  path, pretrained = made
+  order = [3, 0, 4, 1, 2]
+  names = tuple(pretrained.network.class_names[i] for i in order)
+  read = folder.read(str(path), class_names=names)
+  assert read.network.class_names == names
+  for leaf in ('kernel', 'bias'):
+    np.testing.assert_array_equal(
+      read.params['classifier'][leaf],
+      pretrained.params['classifier'][leaf][..., order],
+    )
+  # Names that are none of ours say nothing of an order.
+  other = folder.read(str(path), class_names=('a', 'b', 'c', 'd', 'e'))
+  assert other.network == pretrained.network
+  jax.tree.map(np.testing.assert_array_equal, other.params, pretrained.params)
 
 
 def test_another_number_of_classes(made):

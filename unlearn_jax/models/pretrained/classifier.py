@@ -78,11 +78,6 @@ class Network:
     )
 
   @property
-  def input_name(self) -> str:
-    """Returns the name in a batch of what the encoder reads."""
-    return _ENCODERS[self.kind].INPUT
-
-  @property
   def blocks(self) -> tuple[str, ...]:
     """Returns the parts from input to output; 'layers[3]' is one of a stack."""
     sum_of_layers = ('layer_weights',) if self.weighted else ()

@@ -43,6 +43,17 @@ class Fields:
       raise self.error(name, value, 'whole numbers, each at least 1')
     return tuple(value)
 
+  def share(self, name: str, default: float) -> float:
+    """Returns a number in [0, 1].
+
+    Raises:
+      InputError: if it is something else.
+    """
+    value = self.values.get(name, default)
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+      raise self.error(name, value, 'a number in [0, 1]')
+    return float(value)
+
   def number(self, name: str, default: float) -> float:
     """Returns a number above 0.
 

@@ -91,8 +91,10 @@ def read(
 
   Args:
     name: as `locate` takes it.
-    class_names: of the task; a head that was read must have as many. None takes
-      those of the folder.
+    class_names: of the task; a head that was read must have as many. Where it
+      has the same in another order, its outputs are put in this one; where they
+      are called otherwise, they stay as they are. None takes those of the
+      folder.
     seed: of a fresh head, where the folder has an encoder alone.
 
   Raises:
@@ -107,13 +109,16 @@ def read(
   stems = {_stem(n, network.kind) for n in readers}
   has_head = 'classifier.weight' in stems
   if has_head and class_names is not None:
-    theirs, ours = len(network.class_names), len(class_names)
-    if theirs != ours:
+    counts = len(network.class_names), len(class_names)
+    if counts[0] != counts[1]:
       raise InputError(
-        f'{name}: has {theirs} classes, the corpus has {ours}; they must be as '
-        'many.'
+        f'{name}: has {counts[0]} classes, the corpus has {counts[1]}; they '
+        'must be as many.'
       )
-  if not has_head and class_names is not None:
+  theirs = network.class_names
+  if class_names is not None and not (
+    has_head and set(theirs) != set(class_names)
+  ):
     network = dataclasses.replace(network, class_names=tuple(class_names))
   tensors = network.tensors()
   if not has_head:
@@ -122,6 +127,10 @@ def read(
   params = _read_params(str(folder), tensors, readers, has_head, network)
   if not has_head:
     params |= jax.device_get(network.init_head(jax.random.key(seed)))
+  elif theirs != network.class_names:
+    order = [theirs.index(known) for known in network.class_names]
+    head = params['classifier']
+    params['classifier'] = {k: leaf[..., order] for k, leaf in head.items()}
   preprocessor = folder / _PREPROCESSOR
   return Pretrained(
     name,

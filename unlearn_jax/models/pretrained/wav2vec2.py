@@ -26,7 +26,6 @@ from unlearn_jax.models.pretrained.config import Fields
 from unlearn_jax.models.pretrained.tensors import Tensor
 from unlearn_jax.types import Params
 
-INPUT = 'waveform'
 _CONV_EPSILON = 1e-5  # Of the norms of convolutions, whatever the config says.
 
 
@@ -87,7 +86,10 @@ class Config:
     ):
       if width % count:
         raise fields.error(name, count, f'a divisor of hidden_size {width}')
-    masking = ('mask_time_prob', 0.05), ('mask_feature_prob', 0.0)
+    masked = max(
+      fields.share('mask_time_prob', 0.05),
+      fields.share('mask_feature_prob', 0.0),
+    )
     return cls(
       prefix=fields.values['model_type'],
       channels=channels,
@@ -98,7 +100,7 @@ class Config:
       project_norm=fields.flag('feat_proj_layer_norm', True),
       position_width=fields.integer('num_conv_pos_embeddings', 128),
       position_groups=groups,
-      masked=any(fields.values.get(*field) > 0 for field in masking),
+      masked=masked > 0,
       stack=layers.Stack(
         layers=fields.integer('num_hidden_layers', 12),
         width=width,

@@ -22,8 +22,6 @@ from unlearn_jax.models.pretrained.config import Fields
 from unlearn_jax.models.pretrained.tensors import Tensor
 from unlearn_jax.types import Params
 
-INPUT = 'log_mel'
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
