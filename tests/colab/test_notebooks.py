@@ -131,7 +131,7 @@ def test_audit_runs(run):
 def test_pretrained_runs(run):
   output = run('pretrained')
   rows = re.findall(
-    r'^(\S.*?) +(forget \S+ retain (\S+) test \S+)$', output, re.M
+    r'^(\S.*?) +(forget .* retain (\S+) test \S+)$', output, re.M
   )
   found = {name: text for name, text, _ in rows}
   names = 'original', 'retrain', 'lora:neg_grad_plus', 'last_k:npo'
