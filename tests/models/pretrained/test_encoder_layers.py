@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pretrained_folders
 import pytest
+import scipy.stats
 
 from unlearn_jax.models.pretrained import convolution
 from unlearn_jax.models.pretrained import layers
@@ -45,6 +46,47 @@ def test_grouped_convolution(width, frames):
       )
   got = convolution.grouped_same(jnp.float32(x), jnp.float32(kernel), groups)
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('axis', [1, 2])
+@pytest.mark.parametrize('offset', [0.0, 20.0])
+def test_norm(axis, offset):
+  x = rng.standard_normal((2, 50, 40)) + offset
+  scale, bias = rng.standard_normal((2, 40))
+  centered = x - x.mean(axis, keepdims=True)
+  variance = np.square(centered).mean(axis, keepdims=True)
+  want = centered / np.sqrt(variance + 1e-5) * scale + bias
+  params = {'scale': jnp.float32(scale), 'bias': jnp.float32(bias)}
+  got = layers.norm(params, jnp.float32(x), 1e-5, axis)
+  np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 + 1e-5 * offset)
+
+
+def test_norm_of_silence_is_the_bias():
+  params = {'scale': jnp.ones(3), 'bias': jnp.float32([1, 2, 3])}
+
+  def total(x):
+    return layers.norm(params, x, 1e-5, 1).sum()
+
+  for level in (0.0, 0.1):
+    x = jnp.full((1, 30, 3), level)
+    np.testing.assert_allclose(
+      layers.norm(params, x, 1e-5, 1)[0, 0], [1, 2, 3], atol=1e-3
+    )
+    assert jnp.isfinite(jax.grad(total)(x)).all()
+
+
+def test_gelu_and_its_derivatives():
+  x = np.linspace(-6, 6, 41)
+  cdf = scipy.stats.norm.cdf(x)
+  density = scipy.stats.norm.pdf(x)
+  points = jnp.float32(x)
+  first, second = jax.grad(layers.gelu), jax.grad(jax.grad(layers.gelu))
+  for got, want in (
+    (layers.gelu(points), x * cdf),
+    (jax.vmap(first)(points), cdf + x * density),
+    (jax.vmap(second)(points), (2 - x * x) * density),
+  ):
+    np.testing.assert_allclose(got, want, atol=2e-6)
 
 
 def stack_of(name='hubert_large'):

@@ -74,18 +74,21 @@ def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
       dimension_numbers=_DIMENSIONS,
       feature_group_count=groups,
     )
-  frames = x.shape[1]
+  batch, frames, _ = x.shape
   # Taps that reach no frame at all are left out.
   taps = range(max(0, before - frames + 1), min(width, before + frames))
-  x = jnp.pad(x, ((0, 0), padding, (0, 0)))
-  x = x.reshape(*x.shape[:2], groups, inputs)
-  kernel = kernel.reshape(width, inputs, groups, features // groups)
-  total = jnp.zeros((x.shape[0], frames, groups, features // groups), x.dtype)
+  # Groups first, as a product over batches of them wants its operands.
+  x = x.reshape(batch, frames, groups, inputs).transpose(2, 0, 1, 3)
+  x = jnp.pad(x, ((0, 0), (0, 0), padding, (0, 0)))
+  kernel = kernel.reshape(width, inputs, groups, -1).transpose(2, 0, 1, 3)
+  total = jnp.zeros((groups, batch * frames, features // groups), x.dtype)
   for start in range(taps.start, taps.stop, _CHUNK):
     stop = min(start + _CHUNK, taps.stop)
-    seen = jnp.stack([x[:, i : i + frames] for i in range(start, stop)], 3)
-    total += jnp.einsum('btgki,kigo->btgo', seen, kernel[start:stop])
-  return total.reshape(x.shape[0], frames, features)
+    seen = [x[:, :, i : i + frames] for i in range(start, stop)]
+    rows = jnp.concatenate(seen, -1).reshape(groups, batch * frames, -1)
+    total += rows @ kernel[:, start:stop].reshape(groups, rows.shape[-1], -1)
+  total = total.reshape(groups, batch, frames, -1).transpose(1, 2, 0, 3)
+  return total.reshape(batch, frames, features)
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:

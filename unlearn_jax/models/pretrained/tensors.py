@@ -100,6 +100,47 @@ def norm(
   ]
 
 
+def transformer(
+  name: str,
+  theirs: Mapping[str, str],
+  count: int,
+  width: int,
+  inner: int,
+  *,
+  key_bias: bool = True,
+) -> list[Tensor]:
+  """Returns the tensors of all layers of a transformer.
+
+  Args:
+    name: of a layer in a file, with '{}' for its number.
+    theirs: the names within, by ours: query, key, value and output of
+      attention, expand and contract, attention_norm and output_norm.
+    count: of layers.
+    width: channels of an activation.
+    inner: channels between expand and contract.
+    key_bias: whether the keys have one.
+  """
+  found = []
+  for ours in ('query', 'key', 'value', 'output'):
+    found += linear(
+      ('layers', 'attention', ours),
+      f'{name}.{theirs[ours]}',
+      width,
+      width,
+      bias=key_bias or ours != 'key',
+      layers=count,
+    )
+  for ours, sizes in (('expand', (width, inner)), ('contract', (inner, width))):
+    found += linear(
+      ('layers', ours), f'{name}.{theirs[ours]}', *sizes, layers=count
+    )
+  for ours in ('attention_norm', 'output_norm'):
+    found += norm(
+      ('layers', ours), f'{name}.{theirs[ours]}', width, layers=count
+    )
+  return found
+
+
 def to_params(
   tensors: Sequence[Tensor], read: Callable[[str], np.ndarray]
 ) -> Params:

@@ -27,6 +27,16 @@ from unlearn_jax.models.pretrained.tensors import Tensor
 from unlearn_jax.types import Params
 
 _CONV_EPSILON = 1e-5  # Of the norms of convolutions, whatever the config says.
+_LAYER = {
+  'query': 'attention.q_proj',
+  'key': 'attention.k_proj',
+  'value': 'attention.v_proj',
+  'output': 'attention.out_proj',
+  'expand': 'feed_forward.intermediate_dense',
+  'contract': 'feed_forward.output_dense',
+  'attention_norm': 'layer_norm',
+  'output_norm': 'final_layer_norm',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,45 +188,17 @@ class Config:
       Tensor(('positions', 'direction'), f'{weight}1', shape, 'conv'),
       Tensor(('positions', 'bias'), f'{position}.bias', (width,)),
       *tensors_lib.norm(('norm',), 'encoder.layer_norm', width),
-      *_layer_tensors(self.stack),
+      *tensors_lib.transformer(
+        'encoder.layers.{}',
+        _LAYER,
+        self.stack.layers,
+        width,
+        self.stack.inner,
+      ),
     ]
     return [
       tensor._replace(name=f'{self.prefix}.{tensor.name}') for tensor in found
     ]
-
-
-def _layer_tensors(stack):
-  """Returns the leaves of the transformer's layers."""
-  name, count = 'encoder.layers.{}', stack.layers
-  found = []
-  for ours, theirs in (
-    ('query', 'q_proj'),
-    ('key', 'k_proj'),
-    ('value', 'v_proj'),
-    ('output', 'out_proj'),
-  ):
-    found += tensors_lib.linear(
-      ('layers', 'attention', ours),
-      f'{name}.attention.{theirs}',
-      stack.width,
-      stack.width,
-      layers=count,
-    )
-  for ours, theirs, sizes in (
-    ('expand', 'intermediate_dense', (stack.width, stack.inner)),
-    ('contract', 'output_dense', (stack.inner, stack.width)),
-  ):
-    found += tensors_lib.linear(
-      ('layers', ours), f'{name}.feed_forward.{theirs}', *sizes, layers=count
-    )
-  for ours, theirs in (
-    ('attention_norm', 'layer_norm'),
-    ('output_norm', 'final_layer_norm'),
-  ):
-    found += tensors_lib.norm(
-      ('layers', ours), f'{name}.{theirs}', stack.width, layers=count
-    )
-  return found
 
 
 def encode(

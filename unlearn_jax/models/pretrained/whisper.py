@@ -22,6 +22,17 @@ from unlearn_jax.models.pretrained.config import Fields
 from unlearn_jax.models.pretrained.tensors import Tensor
 from unlearn_jax.types import Params
 
+_LAYER = {
+  'query': 'self_attn.q_proj',
+  'key': 'self_attn.k_proj',
+  'value': 'self_attn.v_proj',
+  'output': 'self_attn.out_proj',
+  'expand': 'fc1',
+  'contract': 'fc2',
+  'attention_norm': 'self_attn_layer_norm',
+  'output_norm': 'final_layer_norm',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -77,8 +88,8 @@ class Config:
 
   def tensors(self) -> list[Tensor]:
     """Returns the leaves of the encoder."""
-    width, count = self.stack.width, self.stack.layers
-    found = [
+    width = self.stack.width
+    return [
       *tensors_lib.conv(('conv_0',), 'encoder.conv1', self.bins, width, 3),
       *tensors_lib.conv(('conv_1',), 'encoder.conv2', width, width, 3),
       Tensor(
@@ -87,37 +98,15 @@ class Config:
         (self.positions, width),
       ),
       *tensors_lib.norm(('norm',), 'encoder.layer_norm', width),
+      *tensors_lib.transformer(
+        'encoder.layers.{}',
+        _LAYER,
+        self.stack.layers,
+        width,
+        self.stack.inner,
+        key_bias=False,
+      ),
     ]
-    name = 'encoder.layers.{}'
-    for ours, theirs in (
-      ('query', 'q_proj'),
-      ('key', 'k_proj'),
-      ('value', 'v_proj'),
-      ('output', 'out_proj'),
-    ):
-      found += tensors_lib.linear(
-        ('layers', 'attention', ours),
-        f'{name}.self_attn.{theirs}',
-        width,
-        width,
-        bias=ours != 'key',
-        layers=count,
-      )
-    for ours, theirs, sizes in (
-      ('expand', 'fc1', (width, self.stack.inner)),
-      ('contract', 'fc2', (self.stack.inner, width)),
-    ):
-      found += tensors_lib.linear(
-        ('layers', ours), f'{name}.{theirs}', *sizes, layers=count
-      )
-    for ours, theirs in (
-      ('attention_norm', 'self_attn_layer_norm'),
-      ('output_norm', 'final_layer_norm'),
-    ):
-      found += tensors_lib.norm(
-        ('layers', ours), f'{name}.{theirs}', width, layers=count
-      )
-    return found
 
 
 def encode(
