@@ -5,14 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pretrained_folders
 import pytest
 
 from unlearn_jax.methods import registry
+from unlearn_jax.methods.fine_tune import fine_tune
+from unlearn_jax.methods.part import last_k
 from unlearn_jax.methods.spec import Problem
 from unlearn_jax.models.embedding import map_embedding_fn
 from unlearn_jax.models.pretrained.build import build
 from unlearn_jax.models.pretrained.folder import Pretrained
+from unlearn_jax.per_example.gradients import per_example_grads
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import cross_entropy
 
@@ -106,6 +110,36 @@ def test_last_k_cuts_the_stack():
   pairs = zip(*(k['kernel'] for k in kernels), strict=True)
   rows = [bool((a != b).any()) for a, b in pairs]
   assert rows == [False, True]
+
+
+def test_gradients_of_examples_in_the_last_blocks_are_rows_of_all():
+  seen = []
+
+  def build_inner(problem, tx):
+    seen.append(problem)
+    return fine_tune(problem.loss_fn, tx)
+
+  problem = problem_of()
+  params = jax.tree.map(jnp.asarray, pretrained().params)
+  method = last_k(build_inner, problem, optax.sgd(0.1), k=4)
+  state = method.init(params, jax.random.key(0))
+  batch = jax.tree.map(lambda x: x[0], batches())
+  mine = per_example_grads(seen[-1].loss_fn, state.part, batch, microbatch=2)
+  rows, leaves = len(batch['label']), jax.tree.leaves(mine)
+  assert all(len(leaf) == rows for leaf in leaves)
+  assert sum(leaf[0].size for leaf in leaves) == sum(
+    leaf.size for leaf in jax.tree.leaves(state.part)
+  )
+  for i in range(rows):
+    one = jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
+    whole = jax.grad(lambda p, one=one: problem.loss_fn(p, one)[0])(params)
+    for path in ('classifier', 'kernel'), ('layers', 'expand', 'kernel'):
+      got, want = mine, whole
+      for key in path:
+        got, want = got[key], want[key]
+      np.testing.assert_allclose(
+        got[i], want[-len(got[i]) :], rtol=1e-3, atol=1e-6
+      )
 
 
 @pytest.mark.parametrize('name', pretrained_folders.CONFIGS)
