@@ -11,10 +11,10 @@ Spotting", Interspeech 2021, https://arxiv.org/abs/2104.00769, section 2.
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from unlearn_jax.models import heads
+from unlearn_jax.models.gelu import gelu
 from unlearn_jax.models.standardise import standardise
 from unlearn_jax.models.tokens import LayerNorm
 from unlearn_jax.models.tokens import Linear
@@ -70,13 +70,8 @@ class Layer(nn.Module):
     """Maps [batch, tokens, channels] to the same shape."""
     channels = x.shape[2]
     x = LayerNorm()(x + Attention()(x))
-    y = _gelu(Linear(4 * channels)(x))
+    y = gelu(Linear(4 * channels)(x))
     return LayerNorm()(x + Linear(channels)(y))
-
-
-def _gelu(x):
-  # By erf: `nn.gelu` takes the costlier erfc, for tails that do not matter.
-  return 0.5 * x * (1.0 + lax.erf(x * 0.5**0.5))
 
 
 class KWT(nn.Module):

@@ -7,6 +7,7 @@ import pretrained_folders
 import pytest
 import scipy.stats
 
+from unlearn_jax.models.gelu import gelu
 from unlearn_jax.models.pretrained import convolution
 from unlearn_jax.models.pretrained import layers
 
@@ -80,9 +81,9 @@ def test_gelu_and_its_derivatives():
   cdf = scipy.stats.norm.cdf(x)
   density = scipy.stats.norm.pdf(x)
   points = jnp.float32(x)
-  first, second = jax.grad(layers.gelu), jax.grad(jax.grad(layers.gelu))
+  first, second = jax.grad(gelu), jax.grad(jax.grad(gelu))
   for got, want in (
-    (layers.gelu(points), x * cdf),
+    (gelu(points), x * cdf),
     (jax.vmap(first)(points), cdf + x * density),
     (jax.vmap(second)(points), (2 - x * x) * density),
   ):

@@ -12,13 +12,13 @@ before trains.
 
 import dataclasses
 import functools
-import math
 from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from unlearn_jax.models.gelu import gelu
 from unlearn_jax.types import Params
 
 _UNROLL = 4  # Layers in one iteration on CPU.
@@ -58,25 +58,6 @@ class Encoded(NamedTuple):
   frames: jax.Array
   lengths: jax.Array | None
   means: dict[str, jax.Array]
-
-
-@jax.custom_jvp
-def gelu(x: jax.Array) -> jax.Array:
-  """Returns x times the normal distribution at x, by erf."""
-  return x * _normal_cdf(x)
-
-
-@gelu.defjvp
-def _(primals, tangents):
-  # One factor is kept for the backward pass, and not the terms of a sum.
-  (x,), (direction,) = primals, tangents
-  cdf = _normal_cdf(x)
-  density = jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
-  return x * cdf, direction * (cdf + x * density)
-
-
-def _normal_cdf(x):
-  return 0.5 * (1.0 + lax.erf(x * 0.5**0.5))
 
 
 def shift(x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.models.gelu import gelu
 from unlearn_jax.models.pretrained import convolution
 from unlearn_jax.models.pretrained import layers
 from unlearn_jax.models.pretrained import tensors as tensors_lib
@@ -236,7 +237,7 @@ def encode(
       if 'norm' in block:
         axis = -1 if config.norm_each else 1
         x = layers.norm(block['norm'], x, _CONV_EPSILON, axis)
-      return layers.gelu(x)
+      return gelu(x)
 
     x = (jax.checkpoint(convolve) if remat else convolve)(block, x)
     means[name] = x.mean(1)
@@ -277,4 +278,4 @@ def _positions(config, params, x):
   length = jnp.sqrt(jnp.square(direction).sum((1, 2), keepdims=True))
   kernel = direction * (params['gain'] / length)
   y = convolution.grouped_same(x, kernel, config.position_groups)
-  return layers.gelu(layers.shift(y, params['bias']))
+  return gelu(layers.shift(y, params['bias']))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.models.gelu import gelu
 from unlearn_jax.models.pretrained import convolution
 from unlearn_jax.models.pretrained import layers
 from unlearn_jax.models.pretrained import tensors as tensors_lib
@@ -137,7 +138,7 @@ def encode(
     block = params[f'conv_{i}']
     x = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
     x = convolution.valid(x, block['kernel'], stride)
-    x = layers.gelu(layers.shift(x, block['bias']))
+    x = gelu(layers.shift(x, block['bias']))
     means[f'conv_{i}'] = x.mean(1)
   x = layers.shift(x, jax.lax.stop_gradient(params['positions']))
   x, by_layer, total = layers.run(
