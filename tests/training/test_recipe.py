@@ -215,6 +215,25 @@ class AugmentTest(parameterized.TestCase):
     self.assertBetween(masked.sum(axis=1).max(), width - 1, width)
 
 
+class WaveformTest(absltest.TestCase):
+  def test_shift_is_in_milliseconds(self):
+    augment = Recipe(max_shift_ms=10.0).augment_waveform_fn(1_000)
+    waveform = jnp.tile(jnp.arange(1, 101, dtype=jnp.int16), (50, 1))
+    got = augment(jax.random.key(0), {'waveform': waveform})['waveform']
+    first = np.where(got[:, 0] > 0, got[:, 0] - 1, -(got == 0).sum(1))
+    self.assertGreater(len(set(first.tolist())), 5)
+    self.assertLessEqual(abs(first).max(), 10)
+
+  def test_padded_recordings_stay(self):
+    augment = Recipe().augment_waveform_fn(16_000)
+    batch = {
+      'waveform': jnp.ones((2, 4_000), jnp.int16),
+      'samples': jnp.array([4_000, 100], jnp.int32),
+    }
+    got = augment(jax.random.key(0), batch)
+    np.testing.assert_array_equal(got['waveform'], batch['waveform'])
+
+
 class BoundsTest(parameterized.TestCase):
   @parameterized.parameters(
     ('epochs', 0, '>= 1'),

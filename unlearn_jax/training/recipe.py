@@ -112,12 +112,17 @@ class Recipe:
   def augment_waveform_fn(self, sample_rate_hz: int) -> AugmentFn:
     """Time shift on `waveform` [batch, samples]; there are no bins to mask.
 
+    Recordings of several lengths, which `samples` tells, are left as they are:
+    their crops begin at random places, and silence stays behind them.
+
     Args:
       sample_rate_hz: of the waveform.
     """
     max_shift = round(self.max_shift_ms * sample_rate_hz / 1_000)
 
     def augment(key, batch):
+      if 'samples' in batch:
+        return batch
       waveform = time_shift(key, batch['waveform'], max_shift=max_shift)
       return {**batch, 'waveform': waveform}
 
