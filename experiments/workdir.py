@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import fcntl
+import os
 import pathlib
 from typing import Any
 
@@ -10,7 +11,7 @@ from unlearn_jax.types import InputError
 
 _FLAGS, _LOCK, _GUARD = 'flags.txt', '.lock', '.flags.lock'
 # Kept open, so that they hold until the process ends.
-_locks: dict[pathlib.Path, Any] = {}
+_locks: dict[pathlib.Path, int] = {}
 
 
 def open_workdir(
@@ -80,13 +81,14 @@ def _check_ours(folder):
 def _lock(folder, is_shared):
   if folder.resolve() in _locks:
     return
-  file = open(folder / _LOCK, 'w')
+  # A number and no file object: it is held until the process ends.
+  lock = os.open(folder / _LOCK, os.O_WRONLY | os.O_CREAT, 0o666)
   try:
     kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
-    fcntl.flock(file, kind | fcntl.LOCK_NB)
-    _locks[folder.resolve()] = file
+    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    _locks[folder.resolve()] = lock
   except BlockingIOError:
-    file.close()
+    os.close(lock)
     raise InputError(
       f'--workdir={folder}: another job is running there; must be left alone '
       'until it ends.'
