@@ -9,7 +9,8 @@ runs every method, and writes <workdir>/<version>/records.jsonl (results) and
 searches.jsonl. It says first what is left to do and how long it may take. The
 same command goes on after any interruption, and so do others beside it, on
 other machines that share the folder: each takes what none has taken. More
-methods, requests or seeds run only what is new.
+methods, requests or seeds run only what is new. Records of other methods and
+requests stay, where the seeds are the same.
 """
 
 from collections.abc import Mapping
@@ -209,12 +210,37 @@ def _write(job: jobs.Job, study: Study) -> None:
     if (path := study.search(block, method)) is not None
   }
   searches = [json.loads(path.read_text('utf-8')) for path in paths]
+  earlier = _earlier(job, study.seeds)
+  cards = _with_earlier(earlier[0], cards, lambda c: c.provenance)
+  searches = _with_earlier(earlier[1], searches, lambda record: record)
   records.write(job.workdir / 'records.jsonl', cards)
   text = ''.join(f'{json.dumps(record)}\n' for record in searches)
   records.write_text(job.workdir / 'searches.jsonl', text)
   print(f'Records: {job.workdir / "records.jsonl"}')
   for failure in failures:
     print(f'failed: {failure}')
+
+
+def _earlier(job, seeds):
+  """Returns the cards and searches of other flags, of the same seeds."""
+  path = job.workdir / 'records.jsonl'
+  if not path.exists():
+    return [], []
+  cards = records.read(path)
+  lines = (job.workdir / 'searches.jsonl').read_text('utf-8').splitlines()
+  # A request that now has other seeds has other retrained models.
+  own = [c for c in cards if c.provenance['seeds'] == list(seeds)]
+  return own, [json.loads(line) for line in lines]
+
+
+def _with_earlier(earlier, now, facts_of):
+  """Puts what is known of other requests and methods before what is new."""
+
+  def key(found):
+    return facts_of(found)['forget'], facts_of(found)['method']
+
+  known = {key(found) for found in now}
+  return [*(found for found in earlier if key(found) not in known), *now]
 
 
 def _cards(job: jobs.Job, study: Study, block: StudyBlock) -> list[MetricCard]:

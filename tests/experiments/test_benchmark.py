@@ -123,6 +123,26 @@ def test_more_methods_run_only_what_is_new(workdir, run_job, tmp_path):
   assert new == {'tuning': 1, 'sample_10pc': 1, 'keyword_up': 1}
 
 
+def test_other_methods_and_requests_stay_in_the_records(
+  workdir, run_job, tmp_path
+):
+  again = tmp_path / 'again'
+  shutil.copytree(workdir, again)
+  flags = [flag for flag in FLAGS if 'keyword' not in flag]
+  place = f'--workdir={again}'
+  run_job('benchmark', place, *flags, '--methods=fine_tune')
+  before, after = version_folder(workdir), version_folder(again)
+  assert set(metrics(before)) < set(metrics(after))
+  texts = [(f / 'searches.jsonl').read_text() for f in (before, after)]
+  assert set(texts[0].splitlines()) < set(texts[1].splitlines())
+  # Other seeds are another study, and so are their retrained models.
+  run_job('benchmark', place, *flags, '--methods=fine_tune', '--seeds=2')
+  cards = records.read(after / 'records.jsonl')
+  assert {c.provenance['method'] for c in cards} == {
+    *('original', 'retrain', 'fine_tune')
+  }
+
+
 def test_killed_and_shared_studies_end_in_the_same_records(
   workdir, start_job, tmp_path
 ):
