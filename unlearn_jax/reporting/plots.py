@@ -4,7 +4,9 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import math
+import re
 from typing import Any
+import zlib
 
 import matplotlib
 from matplotlib import figure
@@ -30,7 +32,30 @@ def svg_of(fig: figure.Figure) -> str:
   with io.StringIO() as file, matplotlib.rc_context(STYLE):
     fig.savefig(file, format='svg', metadata={'Date': None})
     text = file.getvalue()
-  return text[text.index('<svg') :]
+  return _with_shared_styles(text[text.index('<svg') :])
+
+
+def _with_shared_styles(svg: str) -> str:
+  """Names each style once: a point is short, and a page holds thousands.
+
+  A name is made of the style, so pictures beside each other agree on it.
+  """
+  styles = {}
+
+  def named(match):
+    name = f's{zlib.crc32(match[1].encode()):08x}'
+    styles[name] = match[1]
+    return f'class="{name}"'
+
+  body = re.sub(r'style="([^"]*)"', named, svg)
+  rules = ''.join(f'.{name}{{{style}}}' for name, style in styles.items())
+  start = body.index('>') + 1  # Of the first element, the picture itself.
+  return f'{body[:start]}<style>{rules}</style>{body[start:]}'
+
+
+def height_for(names: int) -> float:
+  """Returns the inches that a picture needs beside a legend of so many."""
+  return max(5.0, 0.2 * names)
 
 
 def forgetting_against_utility(cards: Sequence[MetricCard]) -> str:
@@ -51,9 +76,10 @@ def forgetting_against_utility(cards: Sequence[MetricCard]) -> str:
     if card.name in (_FORGET, _UTILITY) and not math.isnan(card.gap):
       own.setdefault(card.provenance['method'], {})[card.name] = card
   with matplotlib.rc_context(STYLE):
-    fig = figure.Figure(figsize=(7.5, 5), layout='constrained')
-    axes = fig.subplots()
     points = {m: c for m, c in own.items() if len(c) == 2 and m != 'retrain'}
+    size = 7.5, height_for(len(points))
+    fig = figure.Figure(figsize=size, layout='constrained')
+    axes = fig.subplots()
     for card in next(iter(own.values()), {}).values():
       floor = 0.0 if math.isnan(card.noise_floor) else 100 * card.noise_floor
       span = axes.axvspan if card.name == _FORGET else axes.axhspan

@@ -11,6 +11,7 @@ import numpy as np
 
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
+from unlearn_jax.reporting.plots import height_for
 from unlearn_jax.reporting.plots import STYLE
 from unlearn_jax.reporting.plots import svg_of
 
@@ -135,7 +136,8 @@ def ratio_curves(blocks: Sequence[Block], metric: str = 'average_gap') -> str:
     return ''
   ratios = [ratio for ratio, _ in points]
   with matplotlib.rc_context(STYLE):
-    fig = figure.Figure(figsize=(8, 5), layout='constrained')
+    size = 8, height_for(len(points[0][1].cards))
+    fig = figure.Figure(figsize=size, layout='constrained')
     axes = fig.subplots()
     for i, method in enumerate(points[0][1].cards):
       cards = [block.cards.get(method, {}).get(metric) for _, block in points]
@@ -172,7 +174,8 @@ def cost_against_gap(block: Block) -> str:
   if not any(needed <= set(block.cards[m]) for m in block.methods()):
     return ''
   with matplotlib.rc_context(STYLE):
-    fig = figure.Figure(figsize=(8, 5), layout='constrained')
+    size = 8, height_for(len(block.cards))
+    fig = figure.Figure(figsize=size, layout='constrained')
     axes = fig.subplots()
     for i, method in enumerate(block.methods()):
       cards = block.cards[method]
