@@ -213,9 +213,10 @@ def _write(job: jobs.Job, study: Study) -> None:
   earlier = _earlier(job, study.seeds)
   cards = _with_earlier(earlier[0], cards, lambda c: c.provenance)
   searches = _with_earlier(earlier[1], searches, lambda record: record)
-  records.write(job.workdir / 'records.jsonl', cards)
   text = ''.join(f'{json.dumps(record)}\n' for record in searches)
   records.write_text(job.workdir / 'searches.jsonl', text)
+  # Last: where there are records, there are the searches of all of them.
+  records.write(job.workdir / 'records.jsonl', cards)
   print(f'Records: {job.workdir / "records.jsonl"}')
   for failure in failures:
     print(f'failed: {failure}')

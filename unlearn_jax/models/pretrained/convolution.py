@@ -4,15 +4,12 @@ On CPU they are sums of matrix products, since XLA takes a slow path for
 convolutions inside a loop there; elsewhere the native convolution is used.
 """
 
-import math
-
 import jax
 from jax import lax
 import jax.numpy as jnp
 
-# A batch is multiplied in so many parts. XLA on CPU then takes its fast product
-# for the gradient of the kernel too, a sum over very many rows.
-_PARTS = 4
+from unlearn_jax.models.tokens import Product
+
 _CHUNK = 16  # Taps of a wide kernel in one product; bounds the memory.
 _DIMENSIONS = ('NWC', 'WIO', 'NWC')
 
@@ -46,7 +43,7 @@ def valid(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     start = first // stride
     parts.append(x[:, start : start + frames, :count])
   patches = jnp.concatenate(parts, -1)
-  return _product(patches, kernel.reshape(-1, features))
+  return Product()(kernel.reshape(-1, features), patches)
 
 
 def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
@@ -89,13 +86,3 @@ def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     total += rows @ kernel[:, start:stop].reshape(groups, rows.shape[-1], -1)
   total = total.reshape(groups, batch, frames, -1).transpose(1, 2, 0, 3)
   return total.reshape(batch, frames, features)
-
-
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Multiplies [batch, frames, channels] with a kernel [channels, features]."""
-  parts = math.gcd(x.shape[0], _PARTS)
-  if parts == 1 or jax.default_backend() != 'cpu':
-    return x @ kernel
-  rows = x.reshape(parts, -1, x.shape[-1])
-  kernels = jnp.broadcast_to(kernel[None], (parts, *kernel.shape))
-  return jnp.einsum('prc,pcf->prf', rows, kernels).reshape(*x.shape[:2], -1)
