@@ -106,9 +106,10 @@ class Task:
       _on_rows(self.classifier.embed_fn), like, self.examples, np.zeros(1, int)
     )
     size = training.microbatch
+    predict_fn = in_pieces(self.classifier.predict_fn, size)
     self.problem = Problem(
-      loss_fn=in_pieces(training.loss_fn(self.classifier), size),
-      predict_fn=in_pieces(self.classifier.predict_fn, size),
+      loss_fn=training.loss_fn(predict_fn, self.classifier.logit_scale),
+      predict_fn=predict_fn,
       init_fn=self.classifier.init_fn,
       input_name=self.classifier.input_name,
       blocks=self.classifier.blocks,

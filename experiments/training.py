@@ -10,7 +10,7 @@ from unlearn_jax.models import registry as models
 from unlearn_jax.training import half_state
 from unlearn_jax.training import losses
 from unlearn_jax.training.recipe import Recipe
-from unlearn_jax.types import InputError, LossFn
+from unlearn_jax.types import InputError, LossFn, PredictFn
 
 
 class TaskDefaults(NamedTuple):
@@ -110,10 +110,10 @@ class Training:
     no_layer = network is not None and not network.embedding
     return ('boundary_expand', *['subspace_projection'] * no_layer)
 
-  def loss_fn(self, classifier: models.Classifier) -> LossFn:
+  def loss_fn(self, predict_fn: PredictFn, logit_scale: float) -> LossFn:
     """Returns the loss of the head: with its margin, if it has one."""
     if self.head == 'aam':
       return losses.additive_angular_margin(
-        classifier.predict_fn, scale=classifier.logit_scale, margin=self.margin
+        predict_fn, scale=logit_scale, margin=self.margin
       )
-    return losses.cross_entropy(classifier.predict_fn)
+    return losses.cross_entropy(predict_fn)

@@ -1,17 +1,91 @@
 """The masked mean and the losses against NumPy."""
 
+import dataclasses
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import problems as P
 
+from unlearn_jax.methods import registry
+from unlearn_jax.methods.superloss import weighted
+from unlearn_jax.training import loop
 from unlearn_jax.training.losses import additive_angular_margin
 from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.training.losses import masked_mean
+from unlearn_jax.training.losses import with_logits
 
 NAN, INF = float('nan'), float('inf')
+
+
+def _batch():
+  return jax.tree.map(lambda x: x[0], P.make_batches(3, 1, 5))
+
+
+class Counted:
+  """Logits, counting how often they are traced."""
+
+  def __init__(self):
+    self.calls = 0
+
+  def __call__(self, params, batch):
+    self.calls += 1
+    return P.predict_fn(params, batch)
+
+
+class WithLogitsTest(parameterized.TestCase):
+  """The network runs once where the loss says that it is of these logits."""
+
+  def check(self, loss_fn, predict_fn, want_calls, counted):
+    params, batch = P.make_params(), _batch()
+    losses, logits = with_logits(loss_fn, predict_fn)(params, batch)
+    self.assertEqual(counted.calls, want_calls)
+    np.testing.assert_array_equal(losses, loss_fn(params, batch))
+    np.testing.assert_array_equal(logits, P.predict_fn(params, batch))
+
+  def test_a_loss_of_these_logits(self):
+    counted = Counted()
+    self.check(cross_entropy(counted), counted, 1, counted)
+    counted = Counted()
+    self.check(additive_angular_margin(counted), counted, 1, counted)
+
+  def test_a_superloss_of_these_logits(self):
+    counted = Counted()
+    self.check(weighted(cross_entropy(counted)), counted, 1, counted)
+
+  def test_any_other_loss(self):
+    counted = Counted()
+    loss_fn = cross_entropy(counted)
+    self.check(lambda *args: loss_fn(*args), counted, 2, counted)
+
+  def test_a_loss_of_other_logits(self):
+    counted = Counted()
+    self.check(cross_entropy(counted), P.predict_fn, 1, counted)
+    self.assertEqual(counted.calls, 2)  # `check` asked the loss once more.
+
+  @parameterized.parameters('scrub', 'confidence_matching')
+  def test_rules_run_the_network_once(self, name):
+    """Also on a part of it, and with SuperLoss, where the loss is wrapped."""
+
+    def calls(method, of_problem):
+      counted = Counted()
+      problem = P.make_problem(predict=counted)
+      if not of_problem:  # Its loss does not say what it is of.
+        whole = cross_entropy(counted)
+        problem = dataclasses.replace(problem, loss_fn=lambda *a: whole(*a))
+      spec = registry.spec(method)
+      made = spec.build(problem, optax.sgd(0.1), **spec.preset.options)
+      state = loop.init(made, P.make_params(), jax.random.key(0))
+      counted.calls = 0
+      batch = _batch()
+      jax.eval_shape(lambda s: loop.step(made, s, batch, batch), state)
+      return counted.calls
+
+    for method in (name, f'superloss:{name}', f'lora:{name}'):
+      self.assertEqual(calls(method, True), calls(method, False) - 1, method)
 
 
 class MaskedMeanTest(parameterized.TestCase):

@@ -46,6 +46,7 @@ from unlearn_jax.methods import base
 from unlearn_jax.methods.delete import without_label
 from unlearn_jax.methods.divergence import kl_divergence
 from unlearn_jax.training.losses import masked_mean
+from unlearn_jax.training.losses import with_logits
 from unlearn_jax.types import (
   Batch,
   LossFn,
@@ -147,9 +148,9 @@ def confidence_matching_direction(
       push = optax.huber_loss(masked_mean(excess, forget['mask']))
     else:
       push = masked_mean(optax.huber_loss(excess), forget['mask'])
-    loss = masked_mean(loss_fn(params, retain), retain['mask'])
-    kl = kl_divergence(teacher, predict_fn(params, retain))
-    distance = masked_mean(kl, retain['mask'])
+    losses, logits = with_logits(loss_fn, predict_fn)(params, retain)
+    loss = masked_mean(losses, retain['mask'])
+    distance = masked_mean(kl_divergence(teacher, logits), retain['mask'])
     metrics = {
       'forget_confidence': masked_mean(confidence, forget['mask']),
       'forget_mismatch': push,

@@ -10,6 +10,7 @@ Data: what the rule inside needs.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from unlearn_jax.methods.blocks import last_blocks
 from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.blocks import SelectFn
 from unlearn_jax.methods.spec import Problem
+from unlearn_jax.training.losses import LogitLoss
 from unlearn_jax.types import MethodState, Params, UnlearningMethod
 
 Build = Callable[[Problem, optax.GradientTransformation], UnlearningMethod]
@@ -132,7 +134,11 @@ def _problem_of(problem, part, frozen, hyper):
   """Returns the problem in terms of the part."""
   view = part.view or part.join
 
+  @functools.cache
   def of_view(fun):
+    if isinstance(fun, LogitLoss):
+      return LogitLoss(of_view(fun.predict_fn), fun.of_logits)
+
     def wrapped(mine, batch):
       if isinstance(mine, Whole):
         return fun(mine.params, batch)

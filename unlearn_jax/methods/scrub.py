@@ -23,6 +23,7 @@ import optax
 from unlearn_jax.methods import base
 from unlearn_jax.methods.divergence import kl_divergence
 from unlearn_jax.training.losses import masked_mean
+from unlearn_jax.training.losses import with_logits
 from unlearn_jax.types import (
   Batch,
   LossFn,
@@ -59,17 +60,21 @@ def scrub_direction(
     temperature: T > 0.
   """
 
-  def distance(params, batch):
+  def distance(logits, batch):
     teacher = jax.lax.stop_gradient(predict_fn(original, batch))
-    kl = kl_divergence(teacher, predict_fn(params, batch), temperature)
+    kl = kl_divergence(teacher, logits, temperature)
     return masked_mean(kl, batch['mask'])
 
+  def max_objective(params):
+    return distance(predict_fn(params, forget), forget)
+
   def min_objective(params):
-    loss = masked_mean(loss_fn(params, retain), retain['mask'])
-    return loss_weight * loss + distill_weight * distance(params, retain)
+    losses, logits = with_logits(loss_fn, predict_fn)(params, retain)
+    loss = masked_mean(losses, retain['mask'])
+    return loss_weight * loss + distill_weight * distance(logits, retain)
 
   def objective(params):
-    forget_kl = base.if_any(forget['mask'], lambda: distance(params, forget))
+    forget_kl = base.if_any(forget['mask'], lambda: max_objective(params))
     retain_loss = base.if_any(retain['mask'], lambda: min_objective(params))
     metrics = {'forget_kl': forget_kl, 'retain_objective': retain_loss}
     return retain_loss - forget_kl, metrics

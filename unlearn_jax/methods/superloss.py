@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.methods import base
+from unlearn_jax.training.losses import changed
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import Batch, LossFn, MethodState, UnlearningMethod
 
@@ -121,8 +122,7 @@ def weighted(loss_fn: LossFn) -> LossFn:
   Of any other batch it returns `loss_fn`: so `prepare` measures plain losses.
   """
 
-  def wrapped(params, batch):
-    losses = loss_fn(params, batch)
+  def weigh(losses, batch):
     if _THRESHOLD not in batch:
       return losses
     threshold = batch[_THRESHOLD]
@@ -130,7 +130,7 @@ def weighted(loss_fn: LossFn) -> LossFn:
     losses = jnp.where(batch['mask'] > 0, losses, threshold)
     return superloss(losses, threshold, batch[_REGULARISATION])
 
-  return wrapped
+  return changed(loss_fn, weigh)
 
 
 def with_superloss(

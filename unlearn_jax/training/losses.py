@@ -1,12 +1,72 @@
 """Losses of one example, and the masked mean that joins them."""
 
+from collections.abc import Callable
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from unlearn_jax.types import LossFn, PredictFn
+from unlearn_jax.types import Batch, LossFn, Params, PredictFn
+
+OfLogitsFn = Callable[[jax.Array, Batch], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitLoss:
+  """A `LossFn` that says where its logits come from.
+
+  A rule that reads losses and logits of one batch needs the network once then,
+  forwards and backwards, see `with_logits`: two calls would be one forwards,
+  where the compiler sees that they are the same, but two backwards.
+
+  Attributes:
+    predict_fn: maps (params, batch) to logits [batch, classes].
+    of_logits: maps (logits, batch) to one loss per example, [batch].
+  """
+
+  predict_fn: PredictFn
+  of_logits: OfLogitsFn
+
+  def __call__(self, params: Params, batch: Batch) -> jax.Array:
+    """Returns one loss per example, [batch]."""
+    return self.of_logits(self.predict_fn(params, batch), batch)
+
+
+def with_logits(
+  loss_fn: LossFn, predict_fn: PredictFn
+) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
+  """Returns a function of (params, batch) to losses and logits.
+
+  Args:
+    loss_fn: one loss per example, [batch]. The network runs once where this is
+      a `LogitLoss` of `predict_fn`, else twice.
+    predict_fn: logits, [batch, classes].
+  """
+  if isinstance(loss_fn, LogitLoss) and loss_fn.predict_fn == predict_fn:
+    of_logits = loss_fn.of_logits
+
+    def once(params, batch):
+      logits = predict_fn(params, batch)
+      return of_logits(logits, batch), logits
+
+    return once
+  return lambda params, batch: (
+    loss_fn(params, batch),
+    predict_fn(params, batch),
+  )
+
+
+def changed(loss_fn: LossFn, change: OfLogitsFn) -> LossFn:
+  """Returns the loss `change` (losses [batch], batch)."""
+  if isinstance(loss_fn, LogitLoss):
+    of_logits = loss_fn.of_logits
+    return LogitLoss(
+      loss_fn.predict_fn,
+      lambda logits, batch: change(of_logits(logits, batch), batch),
+    )
+  return lambda params, batch: change(loss_fn(params, batch), batch)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
@@ -18,23 +78,23 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   return total / jnp.maximum(mask.sum(), 1.0)
 
 
-def cross_entropy(predict_fn: PredictFn) -> LossFn:
+def cross_entropy(predict_fn: PredictFn) -> LogitLoss:
   r"""Returns the loss :math:`-\log p_y(x)` of `predict_fn`, in nats.
 
   The batch holds `label` [batch] int32.
   """
 
-  def loss_fn(params, batch):
+  def of_logits(logits, batch):
     return optax.softmax_cross_entropy_with_integer_labels(
-      predict_fn(params, batch), batch['label']
+      logits, batch['label']
     )
 
-  return loss_fn
+  return LogitLoss(predict_fn, of_logits)
 
 
 def additive_angular_margin(
   predict_fn: PredictFn, *, scale: float = 30.0, margin: float = 0.2
-) -> LossFn:
+) -> LogitLoss:
   r"""Returns the cross-entropy that asks for a margin in angle, in nats.
 
   The logits of a network with the head 'aam' are :math:`s \cos\theta_c`. That
@@ -63,8 +123,7 @@ def additive_angular_margin(
   if not 0 <= margin <= math.pi / 2:
     raise ValueError(f'margin must be in [0, pi / 2], got {margin}.')
 
-  def loss_fn(params, batch):
-    logits = predict_fn(params, batch)
+  def of_logits(logits, batch):
     true = jax.nn.one_hot(batch['label'], logits.shape[-1], dtype=bool)
     # A cosine may be a rounding above 1. There, and at 1 and -1, the sine
     # counts as a constant 0, since its slope has no bound.
@@ -80,4 +139,4 @@ def additive_angular_margin(
       jnp.where(true, scale * moved, logits), batch['label']
     )
 
-  return loss_fn
+  return LogitLoss(predict_fn, of_logits)
