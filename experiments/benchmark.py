@@ -13,7 +13,7 @@ methods, requests or seeds run only what is new. Records of other methods and
 requests stay, where the seeds are the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import importlib.metadata
@@ -21,6 +21,7 @@ import json
 from typing import Any
 
 from absl import flags
+import jax
 
 from experiments import cli
 from experiments import comparison_flags
@@ -29,9 +30,10 @@ from experiments import method_flags
 from experiments import settings
 from experiments import study_plan
 from experiments import work
+from experiments.parts import Part
+from experiments.parts import StudyBlock
 from experiments.runs import Runner
 from experiments.study import Study
-from experiments.study import StudyBlock
 from experiments.training import Training
 from unlearn_jax.datasets import forget
 from unlearn_jax.datasets.forget import ForgetRequest
@@ -62,6 +64,14 @@ SETTINGS = flags.DEFINE_integer(
   lower_bound=1,
   upper_bound=10_000,
 )
+TOGETHER = flags.DEFINE_integer(
+  'together',
+  None,
+  'Runs of a method on a request that are one program, for instance those of '
+  'all seeds: memory grows with it, and results change by roundings. Unless '
+  'given, 16 on a GPU or TPU and 1 on a CPU, where it gains nothing.',
+  lower_bound=1,
+)
 METRICS = flags.DEFINE_list(
   'metrics',
   [],
@@ -90,6 +100,7 @@ def main() -> None:
     'request': REQUESTS.value,
     'methods': comparison_flags.METHODS.value,
     'metrics': ','.join(METRICS.value) or None,
+    'together': TOGETHER.value,
   }
   job = jobs.open_job(training, decides, others, {}, is_shared=True)
   job = _in_version(job)
@@ -106,7 +117,9 @@ def main() -> None:
   _print_plan(job, study)
   if PLAN.value:
     return
-  work.do(study.parts(), functools.partial(_before, job.runner))
+  most = TOGETHER.value or (1 if jax.default_backend() == 'cpu' else 16)
+  before = functools.partial(_before, job.runner)
+  work.do(study.parts(), before, study.together(most))
   with work.claim(job.workdir / 'records.jsonl') as mine:
     if mine:
       _write(job, study)
@@ -114,8 +127,8 @@ def main() -> None:
       print('All is done; another process writes the records.')
 
 
-def _before(runner: Runner, part: work.Piece, left: int) -> None:
-  print(f'{left} left: {part.name}', flush=True)
+def _before(runner: Runner, parts: Sequence[Part], left: int) -> None:
+  print(f'{left} left: {", ".join(part.name for part in parts)}', flush=True)
   if cli.has_many_mappings():
     runner.drop_programs()
     cli.drop_compiled()

@@ -5,37 +5,33 @@ is there is not made again; a run that was killed goes on from its latest
 checkpoint; so the same command always ends in the same results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import copy
 import functools
 import pathlib
 import shutil
 from typing import Any
+import zlib
 
 import jax
 import numpy as np
 
+from experiments import course as course_lib
+from experiments import learning
 from experiments.cells import Cell
 from experiments.cells import Run
 from experiments.cli import ShowProgress
 from experiments.task import Task
-from unlearn_jax.datasets import batches
 from unlearn_jax.evaluation import outcome as outcomes
-from unlearn_jax.evaluation.accuracy import accuracy
-from unlearn_jax.evaluation.accuracy import matched_accuracy
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.preset import Preset
-from unlearn_jax.methods.rewind import rewind
+from unlearn_jax.populations import members
 from unlearn_jax.training import checkpoint
 from unlearn_jax.training import fit as fit_lib
-from unlearn_jax.training import loop
-from unlearn_jax.training.recipe import set_total_steps
-from unlearn_jax.types import InputError, Params, UnlearningMethod
-
-_OBSERVED_VALIDATION = 1_000
+from unlearn_jax.types import Params, UnlearningMethod
 
 
 class Runner:
@@ -92,14 +88,78 @@ class Runner:
     path = run.folder(self.workdir) / 'outcome.npz'
     if path.exists():
       return outcomes.load(path)
+    program = self._program(run.method)
+    course = self._course(cell, run, original)
     try:
-      if run.method == ORIGINAL:
-        return self._train(cell, run, cell.training)
-      if run.method == RETRAIN:
-        return self._train(cell, run, cell.rows['retain'])
-      return self._unlearn(cell, run, original)
+      result = self._fit(
+        program,
+        course,
+        self.task.data.training(run.entropy()),
+        observe=functools.partial(learning.observe, self.task, cell),
+        on_epoch=self.show_progress(run.title, course.epochs),
+        checkpoints=run.folder(self.workdir) / 'running',
+      )
     except fit_lib.NonFiniteLossError as error:
       raise fit_lib.NonFiniteLossError(f'{run.title}: {error}') from error
+    made = self._finish(cell, run, program, result)
+    shutil.rmtree(run.folder(self.workdir) / 'running', ignore_errors=True)
+    return made
+
+  def can_run_together(self, cells: Sequence[Cell]) -> bool:
+    """Says whether runs on these cells can be one program.
+
+    They must take equally many steps, and read the same examples, on one
+    device.
+    """
+    sizes = {tuple(map(len, cell.rows.values())) for cell in cells}
+    task = self.task
+    is_array = isinstance(task.examples[task.data.input_name], jax.Array)
+    return len(sizes) == 1 and is_array and task.device_layout is None
+
+  def make_together(
+    self,
+    cells: Sequence[Cell],
+    runs: Sequence[Run],
+    originals: Sequence[Params | None],
+  ) -> None:
+    """Makes the outcomes of several runs of one method, as one program.
+
+    Args:
+      cells: of each run, for which `can_run_together`.
+      runs: of one method.
+      originals: as `outcome` takes them.
+
+    Raises:
+      NonFiniteLossError: if a loss of one of them is not finite.
+    """
+    program = self._program(runs[0].method, together=True)
+    courses = [
+      self._course(*each) for each in zip(cells, runs, originals, strict=True)
+    ]
+    names = ' '.join(run.title for run in runs)
+    folder = self.workdir / 'running' / f'{zlib.crc32(names.encode()):08x}'
+    course = course_lib.Course(
+      members.stack([c.state for c in courses]),
+      courses[0].epochs,
+      lambda epoch: members.stack_batches([c.batches(epoch) for c in courses]),
+      members.stack_batches([c.prepare for c in courses]),
+      courses[0].keep,
+    )
+    result = self._fit(
+      program,
+      course,
+      self.task.data.training(()),
+      observe=members.observe_each(
+        lambda i, params: learning.observe(self.task, cells[i], params),
+        len(runs),
+      ),
+      on_epoch=self.show_progress(names, course.epochs),
+      checkpoints=folder,
+    )
+    each = members.split(result, len(runs))
+    for cell, run, own in zip(cells, runs, each, strict=True):
+      self._finish(cell, run, program, own)
+    shutil.rmtree(folder, ignore_errors=True)
 
   def drop_programs(self) -> None:
     """Forgets compiled programs, also those of what `at` and others gave."""
@@ -118,11 +178,17 @@ class Runner:
     """Returns a method by its name in the registry; built once."""
     return self._program(name).method
 
-  def _program(self, method: str) -> fit_lib.Program:
+  def _program(self, method: str, together: bool = False) -> fit_lib.Program:
     """Returns the program of a method; equal ones are compiled once."""
-    key = registry.spec(method).build, repr(self.presets.get(method))
+    if method == ORIGINAL:  # It is trained as retrained models are.
+      method = RETRAIN
+    key = registry.spec(method).build, repr(self.presets.get(method)), together
     if key not in self._programs:
-      self._programs[key] = fit_lib.Program(self._build(method))
+      self._programs[key] = (
+        members.MembersProgram(self.method(method))
+        if together
+        else fit_lib.Program(self._build(method))
+      )
     return self._programs[key]
 
   def _build(self, method):
@@ -140,69 +206,35 @@ class Runner:
     tx = self.task.training.optimizer(preset.optimizer())
     return spec.build(problem, tx, **preset.options)
 
-  def _train(self, cell, run, rows):
-    """Trains from scratch on `rows`: the original model, or a retrained one."""
-    recipe, program = self.task.recipe, self._program(RETRAIN)
-    init_fn = self.task.classifier.init_fn
-    state = loop.init(program.method, init_fn(run.key()), run.key())
-    state = set_total_steps(state, recipe.steps(len(rows)))
-
-    def epoch_batches(epoch):
-      rng = np.random.default_rng([*run.entropy(), epoch])
-      return None, batches.one_pass(rows, recipe.batch_size, rng)
-
-    result = self._fit(cell, run, program, state, recipe.epochs, epoch_batches)
-    return self._finish(cell, run, program, result, result.state.params)
-
-  def _unlearn(self, cell, run, original):
-    """Runs a method from the original model, by its preset."""
-    spec, preset = registry.spec(run.method), self.presets[run.method]
-    program = self._program(run.method)
-    state = loop.init(program.method, original, run.key())
-    forget, retain = cell.rows['forget'], cell.rows['retain']
-
-    def epoch_batches(epoch):
-      return spec.epoch_batches(
-        preset, forget, retain, epoch=epoch, seed=run.entropy()
-      )
-
-    steps = sum(
-      fit_lib.steps_of(epoch_batches(e)) for e in range(preset.epochs)
-    )
-    state = set_total_steps(state, steps)
-    result = self._fit(
+  def _course(self, cell, run, original):
+    return course_lib.of_run(
+      self.task,
+      self.method(run.method),
+      self.presets.get(run.method),
       cell,
       run,
-      program,
-      state,
-      preset.epochs,
-      epoch_batches,
-      prepare_batches=spec.prepare_batches(preset, forget, retain),
-      keep=spec.rewinds,
+      original,
     )
-    params = result.state.params
-    if spec.rewinds and preset.epochs:
-      params = self._rewind(cell, result)
-    return self._finish(cell, run, program, result, params)
 
-  def _fit(self, cell, run, program, state, epochs, epoch_batches, **options):
+  def _fit(self, program, course, examples, **options):
     return fit_lib.fit(
       program,
-      state,
-      epochs,
-      epoch_batches,
-      self.task.data.training(run.entropy()),
-      observe=functools.partial(self._observe, cell),
-      on_epoch=self.show_progress(run.title, epochs),
-      checkpoints=run.folder(self.workdir) / 'running',
+      course.state,
+      course.epochs,
+      course.batches,
+      examples,
+      prepare_batches=course.prepare,
+      keep=course.keep,
       checkpoint_every_s=self._checkpoint_every_s,
       layout=self.task.device_layout,
       **options,
     )
 
-  def _finish(self, cell, run, program, result, params):
+  def _finish(self, cell, run, program, result):
     """Evaluates, and writes model and outcome."""
-    progress = result.progress
+    progress, params = result.progress, result.state.params
+    if result.kept and progress.epochs:
+      params = learning.rewound(self.task, cell, result)
     cost = {
       'compile_s': program.compile_s,
       'run_s': progress.run_s,
@@ -223,7 +255,6 @@ class Runner:
     folder = run.folder(self.workdir)
     checkpoint.save_params(folder / 'model', params, description)
     outcomes.save(made, folder / 'outcome.npz')
-    shutil.rmtree(folder / 'running', ignore_errors=True)
     return made
 
   def evaluate(
@@ -246,42 +277,3 @@ class Runner:
       curves={k: np.asarray(v, np.float64) for k, v in curves.items()},
       cost=dict(cost),
     )
-
-  def _predictions(self, params, rows):
-    """Returns labels and predictions of `rows`."""
-    label = self.task.label[rows]
-    return label, self.task.logits(params, rows).argmax(-1)
-
-  def _observe(self, cell, params):
-    """Values for the learning curves, without classes forgotten whole."""
-    label, validation = self.task.label, cell.rows['validation']
-    forgotten = np.isin(label[validation], cell.subsets.forgotten_classes)
-    validation = validation[~forgotten]
-    every = max(1, -(-len(validation) // _OBSERVED_VALIDATION))
-    validation = validation[::every]
-    values = {'validation': accuracy(*self._predictions(params, validation))}
-    if len(cell.rows['forget']):
-      pair = self._predictions(params, cell.rows['forget'])
-      values['forget'] = accuracy(*pair)
-    return {f'{name}_accuracy': value for name, value in values.items()}
-
-  def _rewind(self, cell, result):
-    """Returns the kept parameters that SCRUB+R chooses.
-
-    The held-out set is the validation set, weighted to the class mix of the
-    forget set.
-    """
-    forget_errors = 1 - np.asarray(result.progress.curves['forget_accuracy'])
-    label, predictions = self._predictions(
-      result.state.params, cell.rows['validation']
-    )
-    held_out = matched_accuracy(
-      label, predictions, self.task.label[cell.rows['forget']]
-    )
-    if np.isnan(held_out):
-      raise InputError(
-        'scrub_rewind: the validation set must have recordings of the '
-        'forgotten classes and has none.'
-      )
-    epoch = rewind(forget_errors[1:], 1 - held_out)
-    return jax.tree.map(lambda leaf: leaf[epoch], result.kept)

@@ -7,12 +7,11 @@
 All seeds share one split, so that the test set stays unseen by every search.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import json
 import pathlib
-import re
 from typing import Any
 
 from experiments import inner
@@ -20,8 +19,12 @@ from experiments import tuning
 from experiments.cells import Cell
 from experiments.cells import make_cell
 from experiments.cells import Run
+from experiments.parts import folder_name
+from experiments.parts import Part
+from experiments.parts import STAGES
+from experiments.parts import StudyBlock
 from experiments.runs import Runner
-from experiments.work import Piece
+from experiments.work import Together
 from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation import outcome as outcomes
 from unlearn_jax.evaluation.outcome import ORIGINAL
@@ -34,53 +37,6 @@ from unlearn_jax.types import Params
 
 _SPLIT_SEED = 0
 _FAILED = 'failed.txt'
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyBlock:
-  """The cells of one request.
-
-  Attributes:
-    request: what to forget.
-    methods: to run, retrain first.
-    presets: of the methods, before any search.
-    tuned_on: the request of the searches; None where there are none.
-  """
-
-  request: ForgetRequest
-  methods: tuple[str, ...]
-  presets: Mapping[str, Preset]
-  tuned_on: ForgetRequest | None
-
-  @property
-  def name(self) -> str:
-    """Returns the name of its folder."""
-    return folder_name(self.request)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Part(Piece):
-  """A piece of a study.
-
-  Attributes:
-    stage: one of `STAGES`, which are done in their order.
-    method: that is searched or run.
-    request: for which; None for models before unlearning.
-    block: whose methods it is of; None for models that train from scratch.
-  """
-
-  stage: str
-  method: str
-  request: ForgetRequest | None
-  block: StudyBlock | None = None
-
-
-STAGES = (ORIGINAL, RETRAIN, 'search', 'run')
-
-
-def folder_name(request: ForgetRequest) -> str:
-  """Returns what a file system takes: 'sample_5pc' for 'sample:5%'."""
-  return re.sub(r'[^\w.-]', '_', str(request).replace('%', 'pc'))
 
 
 class Study:
@@ -118,6 +74,37 @@ class Study:
       for part in (*self._searches(block), *self._runs(block)):
         found.setdefault(part.made, part)
     return sorted(found.values(), key=lambda part: STAGES.index(part.stage))
+
+  def together(self, most: int) -> Together:
+    """Returns how runs of one method on one request are one program.
+
+    Args:
+      most: runs a program, at least 1.
+    """
+
+    def kind(part: Part) -> tuple[str, pathlib.Path] | None:
+      if part.run is None:
+        return None
+      return part.method, part.made.parents[2]
+
+    return Together(most, kind, self._make_together)
+
+  def _make_together(self, parts: Sequence[Part]) -> None:
+    runs = [part.run for part in parts if part.run is not None]
+    cells = [self.cell(parts[0].request, run.seed) for run in runs]
+    block, folder = parts[0].block, parts[0].made.parents[2]
+    if block is None:
+      runner, originals = self._runner.at(folder), [None] * len(runs)
+    else:
+      runner = self._runner_of(block, parts[0].method)
+      originals = [self._params(run.seed) for run in runs]
+    if runner.can_run_together(cells):
+      try:
+        return runner.make_together(cells, runs, originals)
+      except NonFiniteLossError:  # Of one; alone, the others do not fail.
+        pass
+    for part in parts:
+      part.make()
 
   def runs(self, block: StudyBlock) -> list[Run]:
     """Returns the runs of a block, without the original models."""
@@ -187,6 +174,7 @@ class Study:
       stage=run.method,
       method=run.method,
       request=request,
+      run=run,
     )
 
   def _original(self, seed) -> Part:
@@ -256,6 +244,7 @@ class Study:
         method=run.method,
         request=block.request,
         block=block,
+        run=run,
       )
 
   def _outcomes_of(self, block, seed):

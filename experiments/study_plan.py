@@ -6,9 +6,9 @@ import time
 import jax
 import numpy as np
 
+from experiments.parts import Part
+from experiments.parts import STAGES
 from experiments.runs import Runner
-from experiments.study import Part
-from experiments.study import STAGES
 from experiments.study import Study
 from unlearn_jax.datasets import batches
 from unlearn_jax.evaluation.outcome import RETRAIN

@@ -5,12 +5,13 @@ given the same pieces. Each takes one that no other holds; a process that dies
 lets go of its piece at once, since what holds it is a lock of the file system.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 import contextlib
 import dataclasses
 import fcntl
 import pathlib
 import time
+from typing import Any
 
 _PAUSE_S = 1.0  # Between two looks at what others hold.
 
@@ -38,6 +39,24 @@ class Piece:
     return any(path.exists() for path in (self.made, self.failed) if path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Together:
+  """Says which pieces one call may do at once.
+
+  Attributes:
+    most: pieces a call, at least 1.
+    kind: of a piece; those of one kind may be done together. None is alone.
+    make: does two or more of one kind.
+  """
+
+  most: int
+  kind: Callable[[Any], Hashable | None]
+  make: Callable[[Sequence[Any]], None]
+
+
+ALONE = Together(1, lambda piece: None, lambda pieces: None)
+
+
 @contextlib.contextmanager
 def claim(path: pathlib.Path) -> Iterator[bool]:
   """Holds a path against other processes; gives False if one holds it.
@@ -57,14 +76,16 @@ def claim(path: pathlib.Path) -> Iterator[bool]:
 
 def do(
   pieces: Sequence[Piece],
-  before: Callable[[Piece, int], None] | None = None,
+  before: Callable[[Sequence[Any], int], None] | None = None,
+  together: Together = ALONE,
 ) -> None:
   """Does all pieces, or waits for others to do them.
 
   Args:
     pieces: in the order in which to try them; what each needs is among them or
       done.
-    before: called with each that this process begins, and how many are left.
+    before: called with those that this process begins, and how many are left.
+    together: which to do by one call.
 
   Raises:
     ValueError: if a piece needs what none makes.
@@ -78,19 +99,43 @@ def do(
   while left:
     began = len(left)
     for piece in list(left):
-      if all(path.exists() for path in piece.needs):
-        _try(piece, before, len(left))
-      if piece.is_done():
-        left.remove(piece)
+      if not piece.is_done() and _is_ready(piece):
+        mates = _mates(piece, left, together)
+        _try([piece, *mates], before, len(left), together)
+      left = [other for other in left if not other.is_done()]
     if len(left) == began:
       time.sleep(_PAUSE_S)
 
 
-def _try(piece, before, count):
-  with claim(piece.made) as mine:
-    if mine and not piece.is_done():
-      if before is not None:
-        before(piece, count)
-      piece.make()
+def _is_ready(piece):
+  return all(path.exists() for path in piece.needs)
+
+
+def _mates(piece, left, together):
+  """Returns what may be done along with a piece."""
+  kind = together.kind(piece)
+  if kind is None or together.most < 2:
+    return []
+  others = (other for other in left if other is not piece)
+  found = [p for p in others if together.kind(p) == kind and _is_ready(p)]
+  return found[: together.most - 1]
+
+
+def _try(pieces, before, count, together):
+  """Does the first piece and all others that nobody holds, if it holds it."""
+  with contextlib.ExitStack() as stack:
+    mine = []
+    for piece in pieces:
+      if stack.enter_context(claim(piece.made)) and not piece.is_done():
+        mine.append(piece)
+      elif not mine:
+        return
+    if before is not None:
+      before(mine, count)
+    if len(mine) > 1:
+      together.make(mine)
+    else:
+      mine[0].make()
+    for piece in mine:
       if not piece.is_done():
         raise RuntimeError(f'{piece.name} left no {piece.made}.')

@@ -173,6 +173,27 @@ def test_killed_and_shared_studies_end_in_the_same_records(
   assert metrics(folder) == metrics(version_folder(workdir))
 
 
+def test_runs_together_are_as_alone(workdir, run_job, start_job, tmp_path):
+  """Also where a process is killed amid a program of several."""
+  alone, folder = tmp_path / 'alone', tmp_path / 'together'
+  shutil.copytree(workdir, alone)
+  run_job('benchmark', f'--workdir={alone}', *FLAGS, '--seeds=2')
+  flags = [f'--workdir={folder}', *FLAGS, '--seeds=2', '--together=3']
+  job = start_job('benchmark', *flags, '--checkpoint_every_s=0')
+  for line in job.stdout:
+    if 'left: seed 1000 original, seed 0 original, seed 1 original' in line:
+      break
+  deadline = time.monotonic() + 60
+  while not [*folder.glob('version_*/running/*/*')]:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  job.send_signal(signal.SIGKILL)
+  job.communicate()
+  run_job('benchmark', *flags, '--checkpoint_every_s=0')
+  assert metrics(version_folder(folder)) == metrics(version_folder(alone))
+  assert not [*folder.glob('version_*/**/running/*')]
+
+
 def test_a_run_waits_for_its_own_search_alone(workdir, start_job, tmp_path):
   """Another process may still be at the search of another method."""
   shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)

@@ -49,7 +49,7 @@ def do_slowly(folder, seconds):
 def test_each_is_done_once_and_after_what_it_needs(tmp_path):
   begun = []
   pieces = make_pieces(tmp_path)[::-1]  # Those that need come first.
-  work.do(pieces, lambda piece, left: begun.append((piece.name, left)))
+  work.do(pieces, lambda mine, left: begun.append((mine[0].name, left)))
   names = [name for name, _ in begun]
   assert sorted(names) == sorted(piece.name for piece in pieces)
   for i in range(1, len(pieces), 2):
@@ -106,3 +106,47 @@ def test_many_mappings(tmp_path, monkeypatch):
   for lines, want in ((5, False), (6, True)):
     maps.write_text('one\n' * lines)
     assert cli.has_many_mappings() is want
+
+
+def test_pieces_of_one_kind_are_done_together(tmp_path):
+  calls = []
+
+  def make(mine):
+    calls.append([piece.name for piece in mine])
+    for piece in mine:
+      piece.make()
+
+  def kind(piece):
+    number = int(piece.name.split()[1])
+    return None if number == 6 else number % 2
+
+  begun = []
+  work.do(
+    make_pieces(tmp_path),
+    lambda mine, left: begun.append((len(mine), left)),
+    work.Together(3, kind, make),
+  )
+  # An odd one waits for the one before it.
+  assert calls == [
+    ['piece 0', 'piece 2', 'piece 4'],
+    ['piece 1', 'piece 3', 'piece 5'],
+  ]
+  assert begun == [(3, 8), (3, 5), (1, 2), (1, 1)]
+  assert times_made(tmp_path) == {1: 8}
+
+
+def test_what_another_holds_is_not_done_along(tmp_path):
+  pieces = make_pieces(tmp_path)[::2]
+  calls = []
+
+  def make(mine):
+    calls.append([piece.name for piece in mine])
+    for piece in mine:
+      piece.make()
+    pieces[2].made.touch()  # The other is done too.
+
+  with work.claim(pieces[2].made) as held:
+    assert held
+    work.do(pieces, None, work.Together(8, lambda piece: 'any', make))
+  assert calls == [['piece 0', 'piece 2', 'piece 6']]
+  assert not (tmp_path / 'log_4').exists()

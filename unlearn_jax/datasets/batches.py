@@ -86,10 +86,14 @@ def pad_steps(batches: IndexBatches, steps: int) -> IndexBatches:
   Raises:
     ValueError: if there are more than `steps` already.
   """
-  have, batch_size = batches.rows.shape
+  have = len(batches.rows)
   if have > steps:
     raise ValueError(f'steps must be at least {have}, got {steps}.')
-  return concatenate([batches, empty(steps - have, batch_size)], batch_size)
+
+  def pad(x):
+    return np.pad(x, [(0, steps - have), *[(0, 0)] * (x.ndim - 1)])
+
+  return IndexBatches(*map(pad, batches))
 
 
 def take(examples: Batch, batch: IndexBatches) -> Batch:

@@ -55,11 +55,15 @@ class Program:
     key = (fun, tree, tuple((x.shape, str(x.dtype)) for x in leaves))
     if key not in self._compiled:
       start = time.perf_counter()
-      self._compiled[key] = fun.lower(self.method, *args).compile()
+      self._compiled[key] = self.lower(fun, *args).compile()
       self.compile_s += time.perf_counter() - start
     start = time.perf_counter()
     result = jax.block_until_ready(self._compiled[key](*args))
     return result, time.perf_counter() - start
+
+  def lower(self, fun: Any, *args: Any) -> jax.stages.Lowered:
+    """Returns fun(method, *args), not compiled yet."""
+    return fun.lower(self.method, *args)
 
   def peak_bytes(self) -> int:
     """Returns what its largest program holds: arguments, results, scratch."""
@@ -144,12 +148,10 @@ def fit(
     stack.callback(saver.close)
     found = None
     if checkpoints is not None:  # Each holds what `prepare` adds to the state.
-      prepared = jax.eval_shape(
-        lambda *args: loop.prepare(program.method, *args),
-        state,
-        *prepare_batches,
-        examples.at(0),
-      )
+      prepared = jax.eval_shape(lambda x: x, state)
+      if program.method.prepare is not None:
+        args = state, *prepare_batches, examples.at(0)
+        prepared = program.lower(loop.prepare, *args).out_info
       like = {'state': prepared, 'kept': kept}
       found = saver.restore(layout.state(like) if layout else like)
     if found is not None:
@@ -212,7 +214,7 @@ def _cut(epoch_batches: EpochBatches) -> list[Call]:
     if side is None:
       return [None] * calls
     side = batches.pad_steps(side, calls * STEPS_PER_CALL)
-    shape = calls, STEPS_PER_CALL, side.rows.shape[1]
+    shape = calls, STEPS_PER_CALL, *side.rows.shape[1:]
     return [
       IndexBatches(rows, mask)
       for rows, mask in zip(
@@ -264,10 +266,10 @@ def _check_edit(params):
 
 def _check_finite(metrics, first_step, real):
   for name, values in metrics.items():
-    bad = np.flatnonzero(~np.isfinite(np.asarray(values)[:real]))
+    values = np.asarray(values)[:real]
+    bad = np.argwhere(~np.isfinite(values))
     if bad.size:
-      value = float(values[bad[0]])
       raise NonFiniteLossError(
-        f'{name} is {value} at step {first_step + int(bad[0]) + 1}; lower the '
-        'learning rate.'
+        f'{name} is {values[tuple(bad[0])]} at step '
+        f'{first_step + int(bad[0, 0]) + 1}; lower the learning rate.'
       )

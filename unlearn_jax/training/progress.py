@@ -1,5 +1,6 @@
 """What a run has measured so far, and its latest checkpoint."""
 
+from collections.abc import Mapping
 import dataclasses
 import pathlib
 import time
@@ -14,6 +15,9 @@ from unlearn_jax.training import checkpoint
 class Progress:
   """What a run has measured so far; JSON can hold it.
 
+  Of several runs as one program, see `populations.members`, each value of a
+  curve is a list with that of each, and all else is of them together.
+
   Attributes:
     curves: values after each epoch, the first before any step; after the edit
       of a rule that takes no steps.
@@ -26,25 +30,26 @@ class Progress:
     losses: of each step of these calls.
   """
 
-  curves: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+  curves: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
   run_s: float = 0.0
   wait_s: float = 0.0
   examples: int = 0
   steps: int = 0
   epochs: int = 0
   calls: int = 0
-  losses: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+  losses: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
 
-  def add(self, values: dict[str, float]) -> None:
-    """Appends one value to each curve."""
+  def add(self, values: Mapping[str, Any]) -> None:
+    """Appends one value to each curve, a number or an array [runs]."""
     for name, value in values.items():
-      self.curves.setdefault(name, []).append(float(value))
+      number = np.asarray(value, np.float64).tolist()
+      self.curves.setdefault(name, []).append(number)
 
   def end_epoch(self) -> None:
     """Appends the means of its losses to the curves."""
     self.add(
       {
-        f'train_{name}': float(np.asarray(values, np.float32).mean())
+        f'train_{name}': np.asarray(values, np.float32).mean(0)
         for name, values in self.losses.items()
       }
     )
