@@ -124,7 +124,7 @@ class ImportanceTest(parameterized.TestCase):
     params = params['params']
 
     def predict_fn(params, batch):
-      return NET.apply({'params': params}, batch['features'])
+      return NET.apply({'params': params}, batch['features']).logits
 
     rng = np.random.default_rng(0)
     examples = {

@@ -231,7 +231,7 @@ class TwinTest(parameterized.TestCase):
     got = jax.jit(module.apply)({'params': params}, jnp.asarray(x))
     wide = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
     want = [twin(wide, standardise(np.float64(clip))) for clip in x]
-    np.testing.assert_allclose(got, np.stack(want), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(got.logits, np.stack(want), rtol=1e-3, atol=1e-4)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ NET = TCResNet8(3, widths=(8, 16), groups=4)  # With one block.
 
 
 def net_predict_fn(params, batch):
-  return NET.apply({'params': params}, batch['features'])
+  return NET.apply({'params': params}, batch['features']).logits
 
 
 @functools.partial(jax.jit, static_argnames='microbatch')

@@ -15,7 +15,7 @@ from unlearn_jax.training.losses import cross_entropy
 
 NET = TCResNet8(3, widths=(8, 16), groups=4)  # With one block.
 NET_LOSS = cross_entropy(
-  lambda params, batch: NET.apply({'params': params}, batch['features'])
+  lambda params, batch: NET.apply({'params': params}, batch['features']).logits
 )
 
 

@@ -26,7 +26,7 @@ REDUCE = gradients._GRADS
 
 
 def predict_fn(params, batch):
-  return NETWORK.apply({'params': params}, batch['features'])
+  return NETWORK.apply({'params': params}, batch['features']).logits
 
 
 LOSS = cross_entropy(predict_fn)

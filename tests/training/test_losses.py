@@ -12,11 +12,14 @@ import problems as P
 
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.superloss import weighted
+from unlearn_jax.models.outputs import OutputFn
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.training import loop
 from unlearn_jax.training.losses import additive_angular_margin
+from unlearn_jax.training.losses import at_once
 from unlearn_jax.training.losses import cross_entropy
 from unlearn_jax.training.losses import masked_mean
-from unlearn_jax.training.losses import with_logits
+from unlearn_jax.training.piecewise import in_pieces
 
 NAN, INF = float('nan'), float('inf')
 
@@ -36,12 +39,12 @@ class Counted:
     return P.predict_fn(params, batch)
 
 
-class WithLogitsTest(parameterized.TestCase):
+class AtOnceTest(parameterized.TestCase):
   """The network runs once where the loss says that it is of these logits."""
 
   def check(self, loss_fn, predict_fn, want_calls, counted):
     params, batch = P.make_params(), _batch()
-    losses, logits = with_logits(loss_fn, predict_fn)(params, batch)
+    losses, logits = at_once(loss_fn, predict_fn)(params, batch)
     self.assertEqual(counted.calls, want_calls)
     np.testing.assert_array_equal(losses, loss_fn(params, batch))
     np.testing.assert_array_equal(logits, P.predict_fn(params, batch))
@@ -66,16 +69,31 @@ class WithLogitsTest(parameterized.TestCase):
     self.check(cross_entropy(counted), P.predict_fn, 1, counted)
     self.assertEqual(counted.calls, 2)  # `check` asked the loss once more.
 
-  @parameterized.parameters('scrub', 'confidence_matching')
-  def test_rules_run_the_network_once(self, name):
-    """Also on a part of it, and with SuperLoss, where the loss is wrapped."""
+  @parameterized.parameters(
+    ('scrub', 1),
+    ('confidence_matching', 1),
+    ('adversarial_probe', 1),
+    ('embedding_scrub', 4),  # Of teacher and student, on both sets.
+  )
+  def test_rules_run_the_network_once(self, name, saved):
+    """Also on a part of it, in pieces, and with SuperLoss."""
 
-    def calls(method, of_problem):
+    def calls(method, of_outputs, microbatch=None):
       counted = Counted()
-      problem = P.make_problem(predict=counted)
-      if not of_problem:  # Its loss does not say what it is of.
-        whole = cross_entropy(counted)
-        problem = dataclasses.replace(problem, loss_fn=lambda *a: whole(*a))
+
+      def outputs_fn(params, batch):
+        logits = counted(params, batch)
+        return Outputs(logits, logits)
+
+      functions = [OutputFn(outputs_fn, n) for n in Outputs._fields]
+      predict, embed = (in_pieces(f, microbatch) for f in functions)
+      losses = cross_entropy(predict)
+      if not of_outputs:  # None says what it is of.
+        opaque = [lambda *a, f=f: f(*a) for f in (losses, predict, embed)]
+        losses, predict, embed = opaque
+      problem = dataclasses.replace(
+        P.make_problem(), loss_fn=losses, predict_fn=predict, embed_fn=embed
+      )
       spec = registry.spec(method)
       made = spec.build(problem, optax.sgd(0.1), **spec.preset.options)
       state = loop.init(made, P.make_params(), jax.random.key(0))
@@ -84,8 +102,12 @@ class WithLogitsTest(parameterized.TestCase):
       jax.eval_shape(lambda s: loop.step(made, s, batch, batch), state)
       return counted.calls
 
-    for method in (name, f'superloss:{name}', f'lora:{name}'):
-      self.assertEqual(calls(method, True), calls(method, False) - 1, method)
+    variants = [(name, None), (f'lora:{name}', None), (name, 2)]
+    if registry.spec(name).reads_losses:
+      variants.append((f'superloss:{name}', None))
+    for method, size in variants:
+      got, want = (calls(method, of, size) for of in (True, False))
+      self.assertEqual(got, want - saved, (method, size))
 
 
 class MaskedMeanTest(parameterized.TestCase):

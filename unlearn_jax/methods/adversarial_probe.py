@@ -23,6 +23,7 @@ import optax
 
 from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods import base
+from unlearn_jax.training.losses import at_once
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import (
   Batch,
@@ -109,12 +110,13 @@ def adversarial_probe_direction(
 
   def objective(pair):
     params, probe = pair
-    sides = [embed_fn(params, batch) for batch in (forget, retain)]
+    losses, kept = at_once(loss_fn, embed_fn)(params, retain)
+    sides = [embed_fn(params, forget), kept]
     size = masked_mean(jnp.square(sides[1]).mean(-1), masks[1])
     unit = jax.lax.rsqrt(jax.lax.stop_gradient(size) + _TINY)
     sides = [reverse_gradient(h * unit, scale) for h in sides]
     told = probe_loss(probe, *sides, masks)
-    loss = masked_mean(loss_fn(params, retain), masks[1])
+    loss = masked_mean(losses, masks[1])
     return loss + told, {'retain_loss': loss, 'probe_loss': told}
 
   return jax.grad(objective, has_aux=True)((params, probe))

@@ -45,8 +45,8 @@ from unlearn_jax.datasets.batches import fill_padding
 from unlearn_jax.methods import base
 from unlearn_jax.methods.delete import without_label
 from unlearn_jax.methods.divergence import kl_divergence
+from unlearn_jax.training.losses import at_once
 from unlearn_jax.training.losses import masked_mean
-from unlearn_jax.training.losses import with_logits
 from unlearn_jax.types import (
   Batch,
   LossFn,
@@ -148,7 +148,7 @@ def confidence_matching_direction(
       push = optax.huber_loss(masked_mean(excess, forget['mask']))
     else:
       push = masked_mean(optax.huber_loss(excess), forget['mask'])
-    losses, logits = with_logits(loss_fn, predict_fn)(params, retain)
+    losses, logits = at_once(loss_fn, predict_fn)(params, retain)
     loss = masked_mean(losses, retain['mask'])
     distance = masked_mean(kl_divergence(teacher, logits), retain['mask'])
     metrics = {

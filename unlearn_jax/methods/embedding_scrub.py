@@ -35,6 +35,7 @@ import optax
 from unlearn_jax.methods import base
 from unlearn_jax.methods.delete import without_label
 from unlearn_jax.methods.divergence import kl_divergence
+from unlearn_jax.training.losses import at_once
 from unlearn_jax.training.losses import masked_mean
 from unlearn_jax.types import (
   Batch,
@@ -112,10 +113,10 @@ def embedding_scrub_direction(
     retain_weight: w, at least 0.
     output_weight: u, at least 0; needs `label` [batch] in the forget batch.
   """
-  before = embed_fn(original, forget)
-  kept = embed_fn(original, retain)
-  kept_logits = predict_fn(original, retain)
-  others = without_label(predict_fn(original, forget), forget['label'])
+  outputs_fn = at_once(embed_fn, predict_fn)
+  before, before_logits = outputs_fn(original, forget)
+  kept, kept_logits = outputs_fn(original, retain)
+  others = without_label(before_logits, forget['label'])
   if random is None:
     target = generic_target(before, kept, forget['mask'], retain['mask'])
   else:
@@ -124,17 +125,17 @@ def embedding_scrub_direction(
   spread = jnp.square(kept - mean[None]).sum(-1)
   variance = jnp.maximum(masked_mean(spread, retain['mask']), _TINY)
 
-  def distance(params, batch, target):
-    squared = jnp.square(embed_fn(params, batch) - target).sum(-1)
-    return masked_mean(squared, batch['mask']) / variance
+  def distance(embedding, target, mask):
+    squared = jnp.square(embedding - target).sum(-1)
+    return masked_mean(squared, mask) / variance
 
   def objective(params):
-    moved = distance(params, forget, target)
-    drift = distance(params, retain, kept)
-    kl = kl_divergence(kept_logits, predict_fn(params, retain))
-    kl = masked_mean(kl, retain['mask'])
-    gone = kl_divergence(others, predict_fn(params, forget))
-    gone = masked_mean(gone, forget['mask'])
+    embedding, logits = outputs_fn(params, forget)
+    moved = distance(embedding, target, forget['mask'])
+    gone = masked_mean(kl_divergence(others, logits), forget['mask'])
+    embedding, logits = outputs_fn(params, retain)
+    drift = distance(embedding, kept, retain['mask'])
+    kl = masked_mean(kl_divergence(kept_logits, logits), retain['mask'])
     metrics = {'forget_distance': moved, 'retain_distance': drift}
     return moved + retain_weight * (drift + kl) + output_weight * gone, metrics
 

@@ -23,6 +23,7 @@ from unlearn_jax.methods.blocks import last_blocks
 from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.blocks import SelectFn
 from unlearn_jax.methods.spec import Problem
+from unlearn_jax.models.outputs import OutputFn
 from unlearn_jax.training.losses import LogitLoss
 from unlearn_jax.types import MethodState, Params, UnlearningMethod
 
@@ -138,6 +139,8 @@ def _problem_of(problem, part, frozen, hyper):
   def of_view(fun):
     if isinstance(fun, LogitLoss):
       return LogitLoss(of_view(fun.predict_fn), fun.of_logits)
+    if isinstance(fun, OutputFn):
+      return OutputFn(of_view(fun.outputs_fn), fun.name)
 
     def wrapped(mine, batch):
       if isinstance(mine, Whole):

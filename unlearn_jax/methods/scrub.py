@@ -22,8 +22,8 @@ import optax
 
 from unlearn_jax.methods import base
 from unlearn_jax.methods.divergence import kl_divergence
+from unlearn_jax.training.losses import at_once
 from unlearn_jax.training.losses import masked_mean
-from unlearn_jax.training.losses import with_logits
 from unlearn_jax.types import (
   Batch,
   LossFn,
@@ -69,7 +69,7 @@ def scrub_direction(
     return distance(predict_fn(params, forget), forget)
 
   def min_objective(params):
-    losses, logits = with_logits(loss_fn, predict_fn)(params, retain)
+    losses, logits = at_once(loss_fn, predict_fn)(params, retain)
     loss = masked_mean(losses, retain['mask'])
     return loss_weight * loss + distill_weight * distance(logits, retain)
 

@@ -23,6 +23,7 @@ from unlearn_jax.models import heads
 from unlearn_jax.models.dense import Dense
 from unlearn_jax.models.depthwise import Depthwise
 from unlearn_jax.models.norm import GroupNorm
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.models.standardise import standardise
 
 _BANDS = 5
@@ -132,12 +133,11 @@ class BCResNet(nn.Module):
   stages: tuple[tuple[int, float, int, int], ...] = STAGES
 
   @nn.compact
-  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+  def __call__(self, features: jax.Array) -> Outputs:
+    """Maps log-mels [batch, frames, bins] to logits and embeddings.
 
     Args:
       features: any float type, any number of frames; 40 bins in the paper.
-      embed: return what the head is given, [batch, 32 tau].
     """
     width = 8 * self.tau
     x = standardise(features).transpose()
@@ -148,6 +148,4 @@ class BCResNet(nn.Module):
       )
       x = stage(x)
     x = Tail(int(4 * width), name='tail')(x).mean((1, 2))
-    if not embed:
-      x = heads.make(self.head, self.num_classes, 'head')(x)
-    return x.transpose()
+    return heads.outputs(x, self.head, self.num_classes, 'head')

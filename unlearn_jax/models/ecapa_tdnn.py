@@ -19,6 +19,7 @@ from unlearn_jax.models import heads
 from unlearn_jax.models.conv import Conv1d
 from unlearn_jax.models.dense import Dense
 from unlearn_jax.models.norm import GroupNorm
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.models.standardise import standardise
 from unlearn_jax.models.tdnn import statistics
 from unlearn_jax.models.tdnn import TDNN
@@ -128,12 +129,11 @@ class ECAPATDNN(nn.Module):
   group_size: int = 16
 
   @nn.compact
-  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+  def __call__(self, features: jax.Array) -> Outputs:
+    """Maps log-mels [batch, frames, bins] to logits and embeddings.
 
     Args:
       features: any float type, any number of frames.
-      embed: return what the head is given, [batch, embedding_size].
     """
     x = standardise(features).transpose()
     size = self.group_size
@@ -150,6 +150,4 @@ class ECAPATDNN(nn.Module):
     x = TDNN(self.aggregated, 1, group_size=size, name='aggregation')(x)
     x = AttentiveStatistics(self.bottleneck, size, name='pooling')(x)
     x = Dense(self.embedding_size, name='embedding')(x)
-    if not embed:
-      x = heads.make(self.head, self.num_classes, 'head')(x)
-    return x.transpose()
+    return heads.outputs(x, self.head, self.num_classes, 'head')

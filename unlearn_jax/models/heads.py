@@ -15,6 +15,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from unlearn_jax.models.dense import Dense
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.per_example import taps
 
 HEADS = ('softmax', 'aam')
@@ -41,6 +42,21 @@ def make(head: str, num_classes: int, name: str) -> nn.Module:
     raise ValueError(f'head must be one of {", ".join(HEADS)}, got {head}.')
   layer = Cosine if head == 'aam' else Dense
   return layer(num_classes, name=name)
+
+
+def outputs(
+  embedding: jax.Array, head: str, num_classes: int, name: str
+) -> Outputs:
+  """Returns what a network gives: its embedding, and logits of a new head.
+
+  Args:
+    embedding: [channels, batch].
+    head: as `make` takes it.
+    num_classes: likewise.
+    name: likewise.
+  """
+  logits = make(head, num_classes, name)(embedding)
+  return Outputs(logits.transpose(), embedding.transpose())
 
 
 def _inverse_norm(x):

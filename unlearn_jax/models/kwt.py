@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from unlearn_jax.models import heads
 from unlearn_jax.models.gelu import gelu
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.models.standardise import standardise
 from unlearn_jax.models.tokens import LayerNorm
 from unlearn_jax.models.tokens import Linear
@@ -90,12 +91,11 @@ class KWT(nn.Module):
   depth: int = 12
 
   @nn.compact
-  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+  def __call__(self, features: jax.Array) -> Outputs:
+    """Maps log-mels [batch, frames, bins] to logits and embeddings.
 
     Args:
       features: any float type, as many frames as in `init`.
-      embed: return what the head is given, [batch, width].
 
     Raises:
       ValueError: if there are not as many frames as there were in `init`.
@@ -104,6 +104,4 @@ class KWT(nn.Module):
     for i in range(self.depth):
       x = Layer(name=f'layer_{i}')(x)
     x = LayerNorm(name='norm')(x[:, 0]).transpose()
-    if not embed:
-      x = heads.make(self.head, self.num_classes, 'head')(x)
-    return x.transpose()
+    return heads.outputs(x, self.head, self.num_classes, 'head')

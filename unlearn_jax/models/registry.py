@@ -12,6 +12,7 @@ from unlearn_jax.models import heads
 from unlearn_jax.models.bc_resnet import BCResNet
 from unlearn_jax.models.ecapa_tdnn import ECAPATDNN
 from unlearn_jax.models.kwt import KWT
+from unlearn_jax.models.outputs import OutputFn
 from unlearn_jax.models.tc_resnet import TCResNet8
 from unlearn_jax.models.x_vector import XVector
 from unlearn_jax.types import (
@@ -192,14 +193,9 @@ def build(
   def init_fn(key):
     return module.init(key, jnp.zeros((1, *input_shape)))['params']
 
-  def predict_fn(params, batch):
-    return module.apply({'params': params}, batch[network.reads])
-
-  def embed_fn(params, batch):
-    embeddings = module.apply(
-      {'params': params}, batch[network.reads], embed=True
-    )
-    return embeddings.astype(jnp.float32)
+  def outputs_fn(params, batch):
+    made = module.apply({'params': params}, batch[network.reads])
+    return made._replace(embedding=made.embedding.astype(jnp.float32))
 
   def layers_fn(params, batch):
     _, state = module.apply(
@@ -219,11 +215,11 @@ def build(
 
   return Classifier(
     init_fn,
-    predict_fn,
+    OutputFn(outputs_fn, 'logits'),
     network.reads,
     network.blocks,
     layers_fn,
-    embed_fn,
+    OutputFn(outputs_fn, 'embedding'),
     network.embedding,
     head,
     heads.logit_scale(head),

@@ -15,6 +15,7 @@ import jax
 from unlearn_jax.models import heads
 from unlearn_jax.models.conv import Conv1d
 from unlearn_jax.models.norm import GroupNorm
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.models.standardise import standardise
 
 
@@ -51,18 +52,15 @@ class TCResNet8(nn.Module):
   groups: int = 8
 
   @nn.compact
-  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+  def __call__(self, features: jax.Array) -> Outputs:
+    """Maps log-mels [batch, frames, bins] to logits and embeddings.
 
     Args:
       features: any float type, any number of frames.
-      embed: return what the head is given, [batch, widths[-1]].
     """
     x = standardise(features).transpose()
     x = Conv1d(self.widths[0], width=3)(x)
     for width in self.widths[1:]:
       x = ResidualBlock(width, self.groups)(x)
     x = x.mean(1)
-    if not embed:
-      x = heads.make(self.head, self.num_classes, 'Dense_0')(x)
-    return x.transpose()
+    return heads.outputs(x, self.head, self.num_classes, 'Dense_0')

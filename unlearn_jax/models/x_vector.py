@@ -18,6 +18,7 @@ import jax
 
 from unlearn_jax.models import heads
 from unlearn_jax.models.dense import Dense
+from unlearn_jax.models.outputs import Outputs
 from unlearn_jax.models.standardise import standardise
 from unlearn_jax.models.tdnn import statistics
 from unlearn_jax.models.tdnn import TDNN
@@ -44,18 +45,15 @@ class XVector(nn.Module):
   group_size: int = 4
 
   @nn.compact
-  def __call__(self, features: jax.Array, *, embed: bool = False) -> jax.Array:
-    """Maps log-mels [batch, frames, bins] to logits [batch, num_classes].
+  def __call__(self, features: jax.Array) -> Outputs:
+    """Maps log-mels [batch, frames, bins] to logits and embeddings.
 
     Args:
       features: any float type, any number of frames.
-      embed: return what the head is given, [batch, embedding_size].
     """
     x = standardise(features).transpose()
     layers = zip(self.widths, _CONTEXTS, strict=True)
     for i, (width, (taps, dilation)) in enumerate(layers, 1):
       x = TDNN(width, taps, dilation, self.group_size, name=f'frame{i}')(x)
     x = Dense(self.embedding_size, name='segment6')(statistics(x))
-    if not embed:
-      x = heads.make(self.head, self.num_classes, 'head')(x)
-    return x.transpose()
+    return heads.outputs(x, self.head, self.num_classes, 'head')

@@ -1,6 +1,6 @@
 """Losses of one example, and the masked mean that joins them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 import dataclasses
 import math
 
@@ -8,18 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unlearn_jax.types import Batch, LossFn, Params, PredictFn
+from unlearn_jax.models.outputs import OutputFn
+from unlearn_jax.types import Batch, EmbedFn, LossFn, Params, PredictFn
 
 OfLogitsFn = Callable[[jax.Array, Batch], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class LogitLoss:
-  """A `LossFn` that says where its logits come from.
-
-  A rule that reads losses and logits of one batch needs the network once then,
-  forwards and backwards, see `with_logits`: two calls would be one forwards,
-  where the compiler sees that they are the same, but two backwards.
+  """A `LossFn` that says where its logits come from, for `at_once`.
 
   Attributes:
     predict_fn: maps (params, batch) to logits [batch, classes].
@@ -34,28 +31,35 @@ class LogitLoss:
     return self.of_logits(self.predict_fn(params, batch), batch)
 
 
-def with_logits(
-  loss_fn: LossFn, predict_fn: PredictFn
-) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
-  """Returns a function of (params, batch) to losses and logits.
+def at_once(
+  *functions: LossFn | PredictFn | EmbedFn,
+) -> Callable[[Params, Batch], tuple[jax.Array, ...]]:
+  """Returns a function of (params, batch) to the values of several.
+
+  Those of one network, `LogitLoss` and `OutputFn`, take one pass. Called apart
+  they are one forwards, where the compiler sees that they are the same, but not
+  backwards.
 
   Args:
-    loss_fn: one loss per example, [batch]. The network runs once where this is
-      a `LogitLoss` of `predict_fn`, else twice.
-    predict_fn: logits, [batch, classes].
+    *functions: of (params, batch), each to an array [batch, ...].
   """
-  if isinstance(loss_fn, LogitLoss) and loss_fn.predict_fn == predict_fn:
-    of_logits = loss_fn.of_logits
 
-    def once(params, batch):
-      logits = predict_fn(params, batch)
-      return of_logits(logits, batch), logits
+  def values(params, batch):
+    made = {}
 
-    return once
-  return lambda params, batch: (
-    loss_fn(params, batch),
-    predict_fn(params, batch),
-  )
+    def value(fun):
+      if isinstance(fun, LogitLoss):
+        return fun.of_logits(value(fun.predict_fn), batch)
+      if isinstance(fun, OutputFn):
+        return getattr(value(fun.outputs_fn), fun.name)
+      key = fun if isinstance(fun, Hashable) else id(fun)
+      if key not in made:
+        made[key] = fun(params, batch)
+      return made[key]
+
+    return tuple(map(value, functions))
+
+  return values
 
 
 def changed(loss_fn: LossFn, change: OfLogitsFn) -> LossFn:

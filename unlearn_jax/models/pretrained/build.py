@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.models.outputs import OutputFn
 from unlearn_jax.models.pretrained.folder import Pretrained
 from unlearn_jax.models.pretrained.front_end import FrontEnd
 from unlearn_jax.models.registry import Classifier
@@ -55,11 +56,11 @@ def build(
 
   return Classifier(
     init_fn,
-    lambda params, batch: output(params, batch).logits,
+    OutputFn(output, 'logits'),
     INPUT,
     network.blocks,
     layers_fn,
-    lambda params, batch: output(params, batch).embedding,
+    OutputFn(output, 'embedding'),
     embedding='projector',
     head='softmax',
     logit_scale=1.0,

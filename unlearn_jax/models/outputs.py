@@ -1,0 +1,41 @@
+"""What a network gives at once, and functions that are a part of it."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
+
+import jax
+
+from unlearn_jax.types import Batch, Params
+
+
+class Outputs(NamedTuple):
+  """What a network gives at once.
+
+  Attributes:
+    logits: [batch, classes].
+    embedding: [batch, d], what the head is given.
+  """
+
+  logits: jax.Array
+  embedding: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFn:
+  """One of the outputs of a network: a `PredictFn`, or an `EmbedFn`.
+
+  Who needs several, of one batch, sees by it that they come from one pass, see
+  `training.losses.at_once`.
+
+  Attributes:
+    outputs_fn: maps (params, batch) to what has the output as an attribute.
+    name: of the output.
+  """
+
+  outputs_fn: Callable[[Params, Batch], Outputs]
+  name: str
+
+  def __call__(self, params: Params, batch: Batch) -> jax.Array:
+    """Returns the output, [batch, ...]."""
+    return getattr(self.outputs_fn(params, batch), self.name)
