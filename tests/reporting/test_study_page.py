@@ -4,10 +4,13 @@ import dataclasses
 import html
 import html.parser
 import json
+import os
+import pathlib
 import re
 import shutil
 import subprocess
 
+from matplotlib import image
 import numpy as np
 import pytest
 import studies
@@ -371,6 +374,25 @@ addEventListener('load', () => {
 """
 
 
+def browse(place, *flags):
+  return subprocess.run(
+    [
+      CHROMIUM,
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--enable-logging=stderr',  # With what stands in the console.
+      f'--user-data-dir={place.parent / "profile"}',
+      '--window-size=1400,1000',
+      *flags,
+      place.as_uri(),
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here')
 @pytest.mark.parametrize('width', [390, 1280])
 def test_page_works_in_a_browser(page, tmp_path, width):
@@ -382,22 +404,7 @@ def test_page_works_in_a_browser(page, tmp_path, width):
     f'<iframe width="{width}" height="900" srcdoc="{inner}"></iframe>',
     encoding='utf-8',
   )
-  made = subprocess.run(
-    [
-      CHROMIUM,
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--enable-logging=stderr',  # With what stands in the console.
-      f'--user-data-dir={tmp_path / "profile"}',
-      '--window-size=1400,1000',
-      '--dump-dom',
-      place.as_uri(),
-    ],
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
+  made = browse(place, '--dump-dom')
   parser = Parser()
   parser.feed(made.stdout)
   (body,) = [attrs for tag, attrs in parser.seen if tag == 'body']
@@ -416,3 +423,9 @@ def test_page_works_in_a_browser(page, tmp_path, width):
     'playable': True,
     'errors': [],
   }
+  shot = tmp_path / f'page_{width}.png'
+  if folder := os.environ.get('ARTIFACTS'):  # To be looked at afterwards.
+    shot = pathlib.Path(folder) / shot.name
+    shot.parent.mkdir(parents=True, exist_ok=True)
+  browse(place, f'--screenshot={shot.absolute()}')
+  assert image.imread(shot).std() > 0.01  # It shows something.
