@@ -82,6 +82,9 @@ _MATCH_CLASS = {
   'spread': 1.3,
   'distill_weight': 30.0,
 }
+_match_preset = functools.partial(
+  Preset, 2, schedule='cosine', forget_batch=32, retain_fraction=0.75
+)
 _SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
 
 
@@ -212,15 +215,9 @@ METHODS: dict[str, MethodSpec] = {
       p.loss_fn, p.predict_fn, tx, **o
     ),
     needs=_BOTH,
-    preset=Preset(
-      2, 1.5e-3, schedule='cosine', forget_batch=32, options=_MATCH
-    ),
-    class_preset=Preset(
-      2, 3e-3, schedule='cosine', forget_batch=32, options=_MATCH_CLASS
-    ),
-    group_preset=Preset(
-      2, 1e-2, schedule='cosine', forget_batch=32, options=_MATCH_GROUP
-    ),
+    preset=_match_preset(1.5e-3, options=_MATCH),
+    class_preset=_match_preset(3e-3, options=_MATCH_CLASS),
+    group_preset=_match_preset(1e-2, options=_MATCH_GROUP),
     summary='makes a recording as little known as if it had never been heard',
     when='an auditor compares with retrained models',
   ),
