@@ -101,9 +101,7 @@ class Runner:
       )
     except fit_lib.NonFiniteLossError as error:
       raise fit_lib.NonFiniteLossError(f'{run.title}: {error}') from error
-    made = self._finish(cell, run, program, result)
-    shutil.rmtree(run.folder(self.workdir) / 'running', ignore_errors=True)
-    return made
+    return self._finish(cell, run, program, result)
 
   def can_run_together(self, cells: Sequence[Cell]) -> bool:
     """Says whether runs on these cells can be one program.
@@ -255,6 +253,7 @@ class Runner:
     folder = run.folder(self.workdir)
     checkpoint.save_params(folder / 'model', params, description)
     outcomes.save(made, folder / 'outcome.npz')
+    shutil.rmtree(folder / 'running', ignore_errors=True)
     return made
 
   def evaluate(

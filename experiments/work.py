@@ -99,10 +99,14 @@ def do(
   while left:
     began = len(left)
     for piece in list(left):
-      if not piece.is_done() and _is_ready(piece):
+      if piece not in left:  # It was done along with another.
+        continue
+      if _is_ready(piece):
         mates = _mates(piece, left, together)
-        _try([piece, *mates], before, len(left), together)
-      left = [other for other in left if not other.is_done()]
+        for done in _try([piece, *mates], before, len(left), together):
+          left.remove(done)
+      elif piece.is_done():
+        left.remove(piece)
     if len(left) == began:
       time.sleep(_PAUSE_S)
 
@@ -122,14 +126,20 @@ def _mates(piece, left, together):
 
 
 def _try(pieces, before, count, together):
-  """Does the first piece and all others that nobody holds, if it holds it."""
+  """Does the first piece and all others that nobody holds, if it holds it.
+
+  Returns:
+    those that are done, by whomever.
+  """
   with contextlib.ExitStack() as stack:
-    mine = []
+    mine: list[Piece] = []
     for piece in pieces:
-      if stack.enter_context(claim(piece.made)) and not piece.is_done():
-        mine.append(piece)
-      elif not mine:
-        return
+      is_mine = stack.enter_context(claim(piece.made))
+      if piece.is_done() or not is_mine:
+        if not mine:
+          return [piece] if piece.is_done() else []
+        continue
+      mine.append(piece)
     if before is not None:
       before(mine, count)
     if len(mine) > 1:
@@ -139,3 +149,4 @@ def _try(pieces, before, count, together):
     for piece in mine:
       if not piece.is_done():
         raise RuntimeError(f'{piece.name} left no {piece.made}.')
+    return mine
