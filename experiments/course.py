@@ -9,6 +9,7 @@ from experiments.cells import Cell
 from experiments.cells import Run
 from experiments.task import Task
 from unlearn_jax.datasets import batches
+from unlearn_jax.datasets import crops
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import registry
@@ -76,7 +77,13 @@ def _training(task, method, run, rows):
 
   def epoch_batches(epoch):
     rng = np.random.default_rng([*run.entropy(), epoch])
-    return None, batches.one_pass(rows, recipe.batch_size, rng)
+    if not task.data.in_buckets:
+      return None, batches.one_pass(rows, recipe.batch_size, rng)
+    lengths = task.examples[task.data.input_name].lengths
+    made = crops.similar_lengths(
+      rows, recipe.batch_size, lengths, rng, together=fit.STEPS_PER_CALL
+    )
+    return None, made
 
   state = set_total_steps(state, recipe.steps(len(rows)))
   return Course(state, recipe.epochs, epoch_batches)

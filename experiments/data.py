@@ -36,12 +36,14 @@ class Reading:
       utterances.
     where: 'device', 'stream', or 'auto' by size.
     workers: processes that read a stream; 0 is threads alone.
+    length_buckets: batches of training are of similar length.
   """
 
   crop_ms: float
   score_crops: int
   where: str = 'auto'
   workers: int = 0
+  length_buckets: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +76,13 @@ class Data:
       return streaming.Stream(
         self.examples, seed=seed, workers=self.reading.workers
       )
-    return crops.Examples(self.examples, seed=seed)
+    return crops.Examples(self.examples, seed=seed, in_buckets=self.in_buckets)
+
+  @property
+  def in_buckets(self) -> bool:
+    """Says whether batches of training are of similar length."""
+    varies = hasattr(self.examples[self.input_name], 'cropped')
+    return self.reading.length_buckets and varies
 
   def score(
     self, fun: Callable[[Batch, np.ndarray], np.ndarray], rows: np.ndarray

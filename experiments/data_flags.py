@@ -38,6 +38,13 @@ CROP_MS = flags.DEFINE_float(
   lower_bound=25.0,
   upper_bound=60_000.0,
 )
+LENGTH_BUCKETS = flags.DEFINE_bool(
+  'length_buckets',
+  False,
+  'Likewise, for --model=hf:...: batches of training hold utterances of '
+  'similar length, and end with the longest where that is shorter than '
+  '--crop_ms: less silence to compute on, a program for each length.',
+)
 SCORE_CROPS = flags.DEFINE_integer(
   'score_crops',
   5,

@@ -91,7 +91,11 @@ class Task:
     self.data: data.Data
     self.classifier: models.Classifier
     reading = data.Reading(
-      training.crop_ms, training.score_crops, where, workers
+      training.crop_ms,
+      training.score_crops,
+      where,
+      workers,
+      training.length_buckets,
     )
     if pretrained_flags.is_named(training.model):
       self._open_pretrained(reading)
@@ -128,6 +132,11 @@ class Task:
   def _build_network(self, reading, cache_dir):
     """Computes features, and builds the network that reads them."""
     training = self.training
+    if training.length_buckets:
+      raise InputError(
+        f'--length_buckets: must not be given with --model={training.model}, '
+        'which reads crops of one length.'
+      )
     self.data = data.load(
       self.corpus,
       self.label,
@@ -151,6 +160,11 @@ class Task:
       raise InputError(
         f'--frames={training.frames}: must be ordered for a model that reads '
         'waveforms.'
+      )
+    if training.length_buckets and training.dp_max_norm is not None:
+      raise InputError(
+        '--length_buckets: must not be given with --dp_max_norm, whose account '
+        'is of batches at random.'
       )
     self.pretrained = opened = pretrained.open_model(training, self.class_names)
     self.classifier = opened.classifier

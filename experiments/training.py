@@ -73,6 +73,7 @@ class Training:
   remat: bool = False
   microbatch: int | None = None
   moments: str = 'float32'
+  length_buckets: bool = False
 
   def recipe(self) -> Recipe:
     """Returns the training recipe."""

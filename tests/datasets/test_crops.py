@@ -220,5 +220,46 @@ class ExamplesTest(parameterized.TestCase):
       self.assertIs(got[name], x)
 
 
+class BucketsTest(parameterized.TestCase):
+  def test_every_row_once_in_batches_of_similar_length(self):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 1_000, 500)
+    rows = rng.permutation(500)[:430]
+    made = [
+      crops_lib.similar_lengths(
+        rows, 10, lengths, np.random.default_rng(seed), together=4
+      )
+      for seed in (1, 1, 2)
+    ]
+    for a, b in zip(made[0], made[1], strict=True):
+      np.testing.assert_array_equal(a, b)
+    self.assertTrue((made[0].rows != made[2].rows).any())
+    for sides in made:
+      seen = sides.rows[sides.mask > 0]
+      np.testing.assert_array_equal(np.sort(seen), np.sort(rows))
+      # The 40 rows of each call are neighbours in the order of lengths.
+      ranks = np.searchsorted(np.sort(lengths[rows]), lengths[sides.rows])
+      calls = ranks[:40].reshape(10, 40)
+      self.assertLess((calls.max(1) - calls.min(1)).max(), 45)
+      self.assertTrue((np.diff(calls.min(1)) < 0).any())  # Shuffled.
+
+  def test_crops_end_with_the_longest_of_a_call(self):
+    examples = Examples({'x': make_crops()}, seed=(1,), in_buckets=True)
+    calls = [
+      (None, batches.one_pass(np.array(rows), 2))
+      for rows in ([0], [1, 0], [1, 2], [5, 0])
+    ]
+    calls.append((batches.one_pass(np.array([2]), 1), calls[0][1]))
+    got = [x['x'].crop_frames for _, _, x in examples.calls(calls, 0)]
+    # Of at most 6 frames, the buckets end at 1, 4 and 6.
+    self.assertEqual(got, [1, 4, 6, 6, 6])
+    whole = Examples({'x': make_crops()}, seed=(1,))
+    for (_, side, x), (_, _, y) in zip(
+      examples.calls(calls[:4], 3), whole.calls(calls[:4], 3), strict=True
+    ):
+      a, b = x['x'][side.rows], y['x'][side.rows]
+      np.testing.assert_array_equal(a, b[..., : a.shape[-2], :])
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -1,10 +1,13 @@
 """Whole jobs on models in Hugging Face format: in, unlearned, and out."""
 
+import numpy as np
 import pretrained_folders
 import pytest
+import soundfile
 
 from unlearn_jax.models.pretrained import folder
 from unlearn_jax.reporting import records
+from unlearn_jax.training import checkpoint
 from unlearn_jax.types import InputError
 
 NAME = 'hubert_large'
@@ -110,9 +113,41 @@ def test_speakers_are_heard_too(run_job, encoder, tmp_path):
   assert model.is_dir()
 
 
+def test_recordings_of_any_length_in_buckets(run_job, encoder, tmp_path):
+  """Tones of two pitches and two lengths."""
+  for i in range(24):
+    word, seconds = ('low', 'high')[i % 2], (0.3, 0.9)[i % 3 > 0]
+    time = np.arange(int(16_000 * seconds)) / 16_000
+    audio = np.sin(2 * np.pi * (200, 900)[i % 2] * time)
+    path = tmp_path / 'data' / word / f's{i % 3}_{i}.wav'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * audio, 16_000)
+  arguments = (
+    f'--model=hf:{encoder}',
+    '--dataset=audio_folder/full',
+    f'--data_dir={tmp_path / "data"}',
+    '--audio_pattern=(?P<keyword>[a-z]+)/(?P<speaker>s[0-9])_(?P<take>[0-9]+).wav',
+    '--length_buckets',
+    '--epochs=1',
+  )
+  run_job('kws_train', *arguments, '--epochs=4', f'--workdir={tmp_path / "w"}')
+  path = tmp_path / 'w' / 'seed_0' / 'original' / 'model'
+  assert checkpoint.describe(path)['settings']['length_buckets']
+  with pytest.raises(
+    InputError, match='--length_buckets: must not be given with --dp_max_norm'
+  ):
+    run_job(
+      'kws_train', *arguments, '--dp_max_norm=1', f'--workdir={tmp_path / "v"}'
+    )
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
+    (
+      {'model': 'tc_resnet8', 'length_buckets': 'true'},
+      '--length_buckets: must not be given with --model=tc_resnet8, which',
+    ),
     ({'model': 'hf:nowhere/at/all'}, 'nowhere/at/all: must be a folder with'),
     ({'head': 'aam'}, '--head=aam: must be softmax for --model=hf:'),
     ({'frames': 'shuffled'}, '--frames=shuffled: must be ordered for a model'),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.datasets.batches import IndexBatches
+from unlearn_jax.datasets.batches import one_pass
 from unlearn_jax.types import Array, Batch
 
 # One call of the compiled loop: batches [steps, batch] of each set, or None.
@@ -154,6 +155,33 @@ def length_buckets(
   return buckets[::-1]
 
 
+def similar_lengths(
+  rows: np.ndarray,
+  batch_size: int,
+  lengths: np.ndarray,
+  rng: np.random.Generator,
+  *,
+  together: int,
+) -> IndexBatches:
+  """Visits every row once, in batches of similar length.
+
+  Args:
+    rows: [n] int.
+    batch_size: at least 1; the last batch is padded, and of the longest.
+    lengths: of all utterances.
+    rng: decides the order among equals, and that of the calls.
+    together: steps of a call of the compiled loop, whose crops are as long.
+  """
+  rows = rng.permutation(np.asarray(rows, np.int32))
+  rows = rows[np.argsort(np.asarray(lengths)[rows], kind='stable')]
+  made = one_pass(rows, batch_size)
+  whole = len(made.rows) // together
+  order = np.arange(len(made.rows))
+  blocks = order[: whole * together].reshape(whole, together)
+  order[: whole * together] = rng.permutation(blocks).ravel()
+  return IndexBatches(made.rows[order], made.mask[order])
+
+
 def _room(lengths, crop_frames):
   lengths = np.asarray(lengths, np.int64)
   if crop_frames < 1 or (lengths < 1).any():
@@ -187,10 +215,14 @@ class Examples:
     arrays: arrays [n, ...] and, in the place of one, a `Cropped` of n
       utterances.
     seed: of the crops, non-negative integers.
+    in_buckets: crops of a call of the compiled loop end with the longest
+      utterance of its `length_buckets`, where that is shorter than a crop: for
+      networks that know how much is sound. See `similar_lengths`.
   """
 
   arrays: Batch
   seed: Sequence[int] = ()
+  in_buckets: bool = False
 
   def cropped(self, start: Array, crop_frames: int | None = None) -> Batch:
     """Returns the examples with given crops, for `batches.take`.
@@ -228,5 +260,29 @@ class Examples:
       epoch: from 0.
     """
     examples = self.at(epoch)
-    for forget, retain in calls:
-      yield forget, retain, examples
+    ends = {
+      name: _bucket_ends(x)
+      for name, x in examples.items()
+      if self.in_buckets and hasattr(x, 'cropped')
+    }
+    for call in calls:
+      ended = {k: _ended(examples[k], call, of) for k, of in ends.items()}
+      yield *call, examples | ended
+
+
+def _heard(utterances):
+  return np.minimum(utterances.lengths, utterances.crop_frames)
+
+
+def _bucket_ends(utterances):
+  """Returns the lengths that crops may have, ascending."""
+  buckets = length_buckets(_heard(utterances))
+  return [frames for frames, _ in buckets]
+
+
+def _ended(utterances, call, ends):
+  """Returns crops as short as the rows of a call allow."""
+  rows = [side.rows[side.mask > 0] for side in call if side is not None]
+  longest = _heard(utterances)[np.concatenate(rows)].max(initial=1)
+  frames = next(end for end in ends if end >= longest)
+  return utterances.cropped(utterances.start, frames)
