@@ -6,9 +6,9 @@ gathered from it: `Crops` stands among the examples in the place of an array
 each utterance anew every epoch. An utterance shorter than a crop is repeated.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import flax.struct
 import jax
@@ -23,7 +23,25 @@ from unlearn_jax.types import Array, Batch
 Call = tuple[IndexBatches | None, IndexBatches | None]
 
 
-class Crops(flax.struct.PyTreeNode):
+class Cuttable:
+  """What crops of utterances on the device have in common."""
+
+  length: Array
+  crop_frames: int
+  replace: Callable[..., Self]
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """Returns the frames of each utterance, [n], in the host's memory."""
+    return np.asarray(self.length)
+
+  def cropped(self, start: Array, crop_frames: int) -> Self:
+    """Returns other crops of the same utterances, begun at `start` [n]."""
+    start = jnp.asarray(start, jnp.int32)
+    return self.replace(start=start, crop_frames=crop_frames)
+
+
+class Crops(Cuttable, flax.struct.PyTreeNode):
   """Utterances on the device; `crops[rows]` gathers one crop of each row.
 
   Attributes:
@@ -62,16 +80,6 @@ class Crops(flax.struct.PyTreeNode):
     return frames.at[offset + (start + index) % length].get(
       mode='promise_in_bounds'
     )
-
-  @property
-  def lengths(self) -> np.ndarray:
-    """Returns the frames of each utterance, [n], in the host's memory."""
-    return np.asarray(self.length)
-
-  def cropped(self, start: Array, crop_frames: int) -> 'Crops':
-    """Returns other crops of the same utterances, begun at `start` [n]."""
-    start = jnp.asarray(start, jnp.int32)
-    return self.replace(start=start, crop_frames=crop_frames)
 
 
 def cut(frames: np.ndarray, start: int, crop_frames: int) -> np.ndarray:

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.datasets import crops
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.types import Array, Batch, InputError
 
 _CHUNK = 1_000  # Recordings read at a time.
 
 
-class Waveforms(flax.struct.PyTreeNode):
+class Waveforms(crops.Cuttable, flax.struct.PyTreeNode):
   """Recordings; `waveforms[rows]` gathers one crop of each row.
 
   Attributes:
@@ -59,18 +60,8 @@ class Waveforms(flax.struct.PyTreeNode):
     heard = audio.at[offset + inside].get(mode='promise_in_bounds')
     return jnp.where(place < length, heard, 0)
 
-  @property
-  def lengths(self) -> np.ndarray:
-    """Returns the samples of each utterance, [n], in the host's memory."""
-    return np.asarray(self.length)
 
-  def cropped(self, start: Array, crop_frames: int) -> 'Waveforms':
-    """Returns other crops of the same utterances, begun at `start` [n]."""
-    start = jnp.asarray(start, jnp.int32)
-    return self.replace(start=start, crop_frames=crop_frames)
-
-
-class Samples(flax.struct.PyTreeNode):
+class Samples(crops.Cuttable, flax.struct.PyTreeNode):
   """How many samples of each crop are sound; the rest is silence.
 
   Attributes: as of `Waveforms`.
@@ -94,16 +85,6 @@ class Samples(flax.struct.PyTreeNode):
     """Returns the counts of `rows` [...], int32 of that shape."""
     length, start = (jnp.asarray(x)[rows] for x in (self.length, self.start))
     return jnp.minimum(length - start, self.crop_frames)
-
-  @property
-  def lengths(self) -> np.ndarray:
-    """Returns the samples of each utterance, [n], in the host's memory."""
-    return np.asarray(self.length)
-
-  def cropped(self, start: Array, crop_frames: int) -> 'Samples':
-    """Returns the counts of other crops."""
-    start = jnp.asarray(start, jnp.int32)
-    return self.replace(start=start, crop_frames=crop_frames)
 
 
 def load(
