@@ -27,6 +27,7 @@ from experiments import cli
 from experiments import comparison_flags
 from experiments import jobs
 from experiments import method_flags
+from experiments import pretrained_flags
 from experiments import settings
 from experiments import study_plan
 from experiments import work
@@ -69,7 +70,8 @@ TOGETHER = flags.DEFINE_integer(
   None,
   'Runs of a method on a request that are one program, for instance those of '
   'all seeds: memory grows with it, and results change by roundings. Unless '
-  'given, 16 on a GPU or TPU and 1 on a CPU, where it gains nothing.',
+  'given, 8 on a GPU or TPU; 1 on a CPU, where it gains nothing, and for '
+  '--model=hf:...',
   lower_bound=1,
 )
 METRICS = flags.DEFINE_list(
@@ -117,7 +119,10 @@ def main() -> None:
   _print_plan(job, study)
   if PLAN.value:
     return
-  most = TOGETHER.value or (1 if jax.default_backend() == 'cpu' else 16)
+  most = TOGETHER.value
+  if most is None:
+    is_large = pretrained_flags.is_named(training.model)
+    most = 1 if is_large or jax.default_backend() == 'cpu' else 8
   before = functools.partial(_before, job.runner)
   work.do(study.parts(), before, study.together(most))
   with work.claim(job.workdir / 'records.jsonl') as mine:
