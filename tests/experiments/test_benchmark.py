@@ -9,11 +9,13 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 from test_kws_unlearn import metrics
 
 from experiments import cli
 from experiments import work
+from unlearn_jax.evaluation import outcome
 from unlearn_jax.methods import registry
 from unlearn_jax.reporting import records
 from unlearn_jax.training import checkpoint
@@ -173,25 +175,31 @@ def test_killed_and_shared_studies_end_in_the_same_records(
   assert metrics(folder) == metrics(version_folder(workdir))
 
 
-def test_runs_together_are_as_alone(workdir, run_job, start_job, tmp_path):
-  """Also where a process is killed amid a program of several."""
-  alone, folder = tmp_path / 'alone', tmp_path / 'together'
-  shutil.copytree(workdir, alone)
-  run_job('benchmark', f'--workdir={alone}', *FLAGS, '--seeds=2')
-  flags = [f'--workdir={folder}', *FLAGS, '--seeds=2', '--together=3']
-  job = start_job('benchmark', *flags, '--checkpoint_every_s=0')
-  for line in job.stdout:
-    if 'left: seed 1000 original, seed 0 original, seed 1 original' in line:
-      break
-  deadline = time.monotonic() + 60
-  while not [*folder.glob('version_*/running/*/*')]:
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
-  job.send_signal(signal.SIGKILL)
-  job.communicate()
-  run_job('benchmark', *flags, '--checkpoint_every_s=0')
-  assert metrics(version_folder(folder)) == metrics(version_folder(alone))
-  assert not [*folder.glob('version_*/**/running/*')]
+def test_runs_together_are_as_alone(workdir, run_job, tmp_path, capsys):
+  run_job(
+    'benchmark',
+    f'--workdir={tmp_path}',
+    '--task=kws',
+    '--request=keyword:up',
+    '--methods=gradient_ascent',
+    '--retrain_replicates=1',
+    '--seeds=2',
+    '--together=3',
+  )
+  assert '6 left: seed 0 original, seed 1 original' in capsys.readouterr().out
+  folder, alone = version_folder(tmp_path), version_folder(workdir)
+  for name in (
+    'seed_0/original',
+    *(f'keyword_up/seed_0/{m}' for m in ('retrain', 'gradient_ascent')),
+  ):
+    got, want = (
+      outcome.load(path / name / 'outcome.npz') for path in (folder, alone)
+    )
+    for of in ('curves', 'logits'):
+      for key, values in getattr(want, of).items():
+        np.testing.assert_array_equal(getattr(got, of)[key], values)
+    assert got.cost['examples'] == want.cost['examples']
+  assert not [*folder.glob('**/running/*')]
 
 
 def test_a_run_waits_for_its_own_search_alone(workdir, start_job, tmp_path):
