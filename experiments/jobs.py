@@ -109,8 +109,9 @@ def open_job(
   free['cache_dir'] = settings.CACHE_DIR.value
   free['mesh'] = settings.MESH.value
   device_layout = layout.parse(settings.MESH.value)
+  newer = {field.name: field.default for field in dataclasses.fields(Training)}
   folder = workdirs.open_workdir(
-    settings.WORKDIR.value, decides, free, is_shared=is_shared
+    settings.WORKDIR.value, decides, free, newer=newer, is_shared=is_shared
   )
   cache_dir = pathlib.Path(settings.CACHE_DIR.value).expanduser()
   cli.use_compilation_cache(cache_dir)

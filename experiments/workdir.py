@@ -19,6 +19,7 @@ def open_workdir(
   settings: Mapping[str, Any],
   others: Mapping[str, Any],
   *,
+  newer: Mapping[str, Any] | None = None,
   is_shared: bool = False,
 ) -> pathlib.Path:
   """Makes the folder, or finds one that the same settings made.
@@ -31,6 +32,7 @@ def open_workdir(
     settings: what decides the results; where there are runs, they must be
       those that made them. A list stands for a flag given several times.
     others: flags that may change from job to job.
+    newer: of settings that a folder may be older than, what it was made with.
     is_shared: whether other jobs that share it may use it at the same time.
 
   Raises:
@@ -49,7 +51,8 @@ def open_workdir(
     with open(folder / _GUARD, 'w') as guard:  # Of jobs that share it.
       fcntl.flock(guard, fcntl.LOCK_EX)
       if made:  # Else the settings may still change.
-        _check_same(folder, flag_file.read_text('utf-8').splitlines(), settings)
+        old = flag_file.read_text('utf-8').splitlines()
+        _check_same(folder, old, settings, newer or {})
       text = '\n'.join([*lines, *_lines(others)])
       write_text(flag_file, f'{text}\n')
   except OSError as error:
@@ -95,12 +98,12 @@ def _lock(folder, is_shared):
     ) from None
 
 
-def _check_same(folder, old_lines, settings):
+def _check_same(folder, old_lines, settings, newer):
   differing = []
   for name, value in settings.items():
     was = [line for line in old_lines if line.startswith(f'--{name}=')]
     now = _lines({name: value})
-    if was != now:
+    if was != now and (was or now != _lines({name: newer.get(name)})):
       old = ' '.join(was) or f'no --{name}'
       new = ' '.join(now) or f'no --{name}'
       differing.append(f'{old} there, {new} now')

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from experiments import workdir as workdir_lib
 from unlearn_jax.evaluation import outcome as outcomes
 from unlearn_jax.reporting import records
 from unlearn_jax.training import checkpoint
@@ -121,6 +122,26 @@ def test_workdir_of_another_configuration(workdir, run_job, flag, message):
     run_job('kws_unlearn', f'--workdir={workdir}', *flags)
   assert re.search(message, str(info.value))
   assert (workdir / 'flags.txt').read_text() == before
+
+
+def test_a_workdir_older_than_a_flag(tmp_path):
+  """It was made with what is the default now."""
+
+  def opened(remat, **others):
+    settings = {'epochs': 3, 'remat': remat, **others}
+    return workdir_lib.open_workdir(
+      str(tmp_path), settings, {}, newer={'remat': False}
+    )
+
+  opened(False)
+  (tmp_path / 'seed_0').mkdir()
+  (tmp_path / 'flags.txt').write_text('--epochs=3\n')
+  with pytest.raises(InputError, match='no --remat there, --remat=True now'):
+    opened(True)
+  with pytest.raises(InputError, match='no --more there, --more=1 now'):
+    opened(False, more=1)
+  opened(False)
+  assert '--remat=False' in (tmp_path / 'flags.txt').read_text()
 
 
 def test_two_jobs_may_not_share_a_folder(start_job, run_job, workdir):
