@@ -32,7 +32,16 @@ def svg_of(fig: figure.Figure) -> str:
   with io.StringIO() as file, matplotlib.rc_context(STYLE):
     fig.savefig(file, format='svg', metadata={'Date': None})
     text = file.getvalue()
-  return _with_shared_styles(text[text.index('<svg') :])
+  return _with_shared_styles(_bare(text[text.index('<svg') :]))
+
+
+def _bare(svg: str) -> str:
+  """Takes away names of groups, and groups that do nothing: half of a page."""
+  svg = re.sub(r'<g id="[^"]*">', '<g>', svg)
+  found = 1
+  while found:
+    svg, found = re.subn(r'<g>\s*((?:<use [^>]*/>\s*)+)</g>', r'\1', svg)
+  return re.sub(r'\s*\n\s*', '\n', svg)
 
 
 def _with_shared_styles(svg: str) -> str:

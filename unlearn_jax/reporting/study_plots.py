@@ -95,7 +95,10 @@ def _log_x(axes):
   """Makes the axis logarithmic, with plain numbers that do not overlap."""
   axes.set_xscale('log')
   axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter('%.3g'))
-  axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+  axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+  low, high = axes.get_xlim()
+  if high < 30 * low:  # Else there would be one number, or none.
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
 
 
 def _across(trials) -> str:
