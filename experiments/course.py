@@ -1,10 +1,13 @@
 """What a run is to do: where it starts, and its batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from experiments import calibration
 from experiments.cells import Cell
 from experiments.cells import Run
 from experiments.task import Task
@@ -17,7 +20,7 @@ from unlearn_jax.methods.preset import Preset
 from unlearn_jax.training import fit
 from unlearn_jax.training import loop
 from unlearn_jax.training.recipe import set_total_steps
-from unlearn_jax.types import Params, UnlearningMethod
+from unlearn_jax.types import MethodState, Params, UnlearningMethod
 
 
 class Course(NamedTuple):
@@ -28,6 +31,7 @@ class Course(NamedTuple):
   batches: Callable[[int], fit.EpochBatches]
   prepare: fit.EpochBatches = (None, None)
   keep: bool = False
+  spent_s: float = 0.0  # Before the first step, of the time that counts.
 
 
 def of_run(
@@ -61,12 +65,28 @@ def of_run(
 
   steps = map(fit.steps_of, map(epoch_batches, range(preset.epochs)))
   state = loop.init(method, original, run.key())
+  found, spent_s = calibration.options(task, cell, run.method, preset, original)
+  if found:
+    state = state.replace(method_state=with_options(state.method_state, found))
   return Course(
     set_total_steps(state, sum(steps)),
     preset.epochs,
     epoch_batches,
     spec.prepare_batches(preset, forget, retain),
     keep=spec.rewinds,
+    spent_s=spent_s,
+  )
+
+
+def with_options(
+  state: MethodState, options: Mapping[str, float]
+) -> MethodState:
+  """Returns the state of a method with other scalars of its rule."""
+  values = {name: jnp.float32(value) for name, value in options.items()}
+  return optax.tree_utils.tree_set(
+    state,
+    lambda path, leaf: jnp.ndim(leaf) == 0,  # Not a weight of that name.
+    **values,
   )
 
 

@@ -101,7 +101,7 @@ class Runner:
       )
     except fit_lib.NonFiniteLossError as error:
       raise fit_lib.NonFiniteLossError(f'{run.title}: {error}') from error
-    return self._finish(cell, run, program, result)
+    return self._finish(cell, run, program, result, course.spent_s)
 
   def can_run_together(self, cells: Sequence[Cell]) -> bool:
     """Says whether runs on these cells can be one program.
@@ -155,8 +155,8 @@ class Runner:
       checkpoints=folder,
     )
     each = members.split(result, len(runs))
-    for cell, run, own in zip(cells, runs, each, strict=True):
-      self._finish(cell, run, program, own)
+    for cell, run, own, its in zip(cells, runs, each, courses, strict=True):
+      self._finish(cell, run, program, own, its.spent_s)
     shutil.rmtree(folder, ignore_errors=True)
 
   def drop_programs(self) -> None:
@@ -228,14 +228,14 @@ class Runner:
       **options,
     )
 
-  def _finish(self, cell, run, program, result):
+  def _finish(self, cell, run, program, result, spent_s):
     """Evaluates, and writes model and outcome."""
     progress, params = result.progress, result.state.params
     if result.kept and progress.epochs:
       params = learning.rewound(self.task, cell, result)
     cost = {
       'compile_s': program.compile_s,
-      'run_s': progress.run_s,
+      'run_s': progress.run_s + spent_s,
       'peak_bytes': program.peak_bytes(),
       'optimizer_steps': progress.steps,
       'examples': progress.examples,

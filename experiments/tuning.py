@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import calibration
 from experiments.cells import Cell
 from experiments.task import Task
 from unlearn_jax.evaluation.gaps import average_gap
@@ -57,6 +58,8 @@ def find_settings(
   Raises:
     InputError: if no gap is defined, as where the validation set is empty.
   """
+  read, _ = calibration.options(task, cell, method, preset, original)
+  preset = dataclasses.replace(preset, options={**preset.options, **read})
   score = _Score(task, cell, retrained)
   found = search_lib.search(
     method,

@@ -143,10 +143,21 @@ class OverrideTest(parameterized.TestCase):
     self.assertEqual(dataclasses.replace(got, options=PRESET.options), PRESET)
     self.assertEqual(PRESET.options['temperature'], 2.0)
 
+  def test_what_is_given_by_hand_is_not_calibrated(self):
+    preset = registry.spec('confidence_matching').preset
+    self.assertTrue(preset.calibrate)
+    for field, want in (('slope', False), ('loss_weight', True)):
+      text = f'confidence_matching.{field}=2'
+      got = override(preset, field, '2', text)
+      self.assertEqual(got.options[field], 2.0)
+      self.assertEqual(got.calibrate, want)
+
   @parameterized.parameters('speed', 'options', '')
   def test_unknown_field(self, field):
     text = f'scrub.{field}=1'
-    allowed = 'algorithm, clip_norm, epochs, forget_batch, forget_epochs, '
+    allowed = (
+      'algorithm, calibrate, clip_norm, epochs, forget_batch, forget_epochs, '
+    )
     allowed += 'learning_rate, '
     allowed += 'retain_batch, retain_fraction, schedule, temperature, weight, '
     allowed += 'weight_decay'

@@ -15,8 +15,9 @@ Why a line: over models that heard a recording or did not, the confidence in
 one that was never heard is close to a line of the confidence in it as heard,
 with a slope above 1. What a model is sure of it would have known anyway; what
 it is less sure of depended on having been heard. `calibrate` reads slope and
-offset off recordings that were held out, without a retrained model. A class
-that goes whole leaves a constant: slope 0.
+offset off recordings that were held out, without a retrained model; jobs do so
+for single recordings (`Preset.calibrate`). A class that goes whole leaves a
+constant: slope 0.
 
 For all of a speaker or a class the line says little of one recording, since how
 a voice differs from the others is not to be seen in a model that heard it. So
@@ -98,6 +99,34 @@ def calibrate(heard: np.ndarray, unheard: np.ndarray) -> tuple[float, float]:
     raise ValueError('heard must hold values that differ, got one alone.')
   slope = float(np.std(unheard) / spread)
   return slope, float(np.mean(unheard) - slope * np.mean(heard))
+
+
+def from_held_out(
+  heard_logits: np.ndarray,
+  heard_label: np.ndarray,
+  unheard_logits: np.ndarray,
+  unheard_label: np.ndarray,
+) -> dict[str, float]:
+  """Returns slope and offset for single recordings, by `calibrate`.
+
+  Args:
+    heard_logits: of the original model, of its training set, [n, classes].
+    heard_label: [n] int.
+    unheard_logits: of held-out recordings of the same speakers and keywords.
+    unheard_label: [m] int.
+
+  Raises:
+    ValueError: as `calibrate`.
+  """
+  heard, unheard = (
+    np.asarray(logit_confidence(jnp.asarray(logits), jnp.asarray(label)))
+    for logits, label in (
+      (heard_logits, heard_label),
+      (unheard_logits, unheard_label),
+    )
+  )
+  slope, offset = calibrate(heard, unheard)
+  return {'slope': slope, 'offset': offset}
 
 
 def confidence_matching_direction(

@@ -14,6 +14,8 @@ from unlearn_jax.types import InputError
 Algorithm = Literal['adamw', 'sgd']
 Schedule = Literal['constant', 'cosine']
 _MOMENTUM = 0.9
+# What `calibrate` may replace: given by hand, it stays.
+_CALIBRATED = ('slope', 'offset')
 _COUNTS = ('epochs', 'forget_batch', 'retain_batch', 'forget_epochs')
 
 
@@ -34,6 +36,9 @@ class Preset:
       alternates; None is all.
     schedule: 'constant' or 'cosine'.
     algorithm: 'adamw', or 'sgd' with momentum 0.9.
+    calibrate: take what a method can read off held-out recordings, see
+      `MethodSpec.from_held_out`, in the place of its options, where there are
+      some of the kind that is forgotten.
     options: of the method's factory, all that one may override.
     rate_scale: what `with_rate_scale` multiplied the learning rate by; a search
       multiplies its range likewise.
@@ -49,6 +54,7 @@ class Preset:
   forget_epochs: int | None = None
   schedule: Schedule = 'constant'
   algorithm: Algorithm = 'adamw'
+  calibrate: bool = False
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   rate_scale: float = 1.0
 
@@ -189,8 +195,11 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
   try:
     value = _parse(text_value, int if field in _COUNTS else type(old))
     if is_option:
-      options = {**preset.options, field: value}
-      return dataclasses.replace(preset, options=options)
+      return dataclasses.replace(
+        preset,
+        options={**preset.options, field: value},
+        calibrate=preset.calibrate and field not in _CALIBRATED,
+      )
     return dataclasses.replace(preset, **{field: value})
   except ValueError as error:
     raise InputError(f'--preset={text}: {error}') from error
