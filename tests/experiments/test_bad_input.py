@@ -46,7 +46,7 @@ def fails(run_job, tmp_path):
     (['--methods=,'], "--methods=',': must be all or a comma list"),
     (['--preset=x.y=1'], "--preset=x.y=1: 'x' is none of fine_tune, l1_sparse"),
     (['--preset=scrub'], '--preset=scrub: must be method.field=value'),
-    (['--preset=scrub.x=1'], "'x' is none of algorithm, calibrate, clip_norm, distill"),
+    (['--preset=scrub.x=1'], "'x' is none of algorithm, calibrate, clip_norm"),
     (['--preset=scrub.epochs=-1'], '--preset=scrub.epochs=-1: the value must'),
     (['--forget=everything'], "--forget=everything: 'everything' must be samp"),
     (['--forget=sample:0'], '--forget=sample:0: sample:0 must be a number'),
