@@ -69,6 +69,27 @@ class AtOnceTest(parameterized.TestCase):
     self.check(cross_entropy(counted), P.predict_fn, 1, counted)
     self.assertEqual(counted.calls, 2)  # `check` asked the loss once more.
 
+  def test_functions_that_cannot_be_hashed(self):
+    """An object of arrays is a function too, also on a part of a network."""
+
+    @dataclasses.dataclass
+    class Network:
+      scale: jax.Array
+
+      def __call__(self, params, batch):
+        return self.scale * P.predict_fn(params, batch)
+
+    network = Network(jnp.float32(2.0))
+    losses, logits = at_once(cross_entropy(network), network)(
+      P.make_params(), _batch()
+    )
+    np.testing.assert_array_equal(losses.shape, logits.shape[:1])
+    problem = P.make_problem(predict=network)
+    spec = registry.spec('lora:scrub')
+    made = spec.build(problem, optax.sgd(0.1), **spec.preset.options)
+    state = loop.init(made, P.make_params(), jax.random.key(0))
+    loop.step(made, state, _batch(), _batch())
+
   @parameterized.parameters(
     ('scrub', 1),
     ('confidence_matching', 1),

@@ -8,9 +8,8 @@ is a network of its own.
 Data: what the rule inside needs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from unlearn_jax.methods.blocks import last_blocks
 from unlearn_jax.methods.blocks import selected
 from unlearn_jax.methods.blocks import SelectFn
 from unlearn_jax.methods.spec import Problem
+from unlearn_jax.models.outputs import identity
 from unlearn_jax.models.outputs import OutputFn
 from unlearn_jax.training.losses import LogitLoss
 from unlearn_jax.types import MethodState, Params, UnlearningMethod
@@ -134,14 +134,17 @@ def of_part(
 def _problem_of(problem, part, frozen, hyper):
   """Returns the problem in terms of the part."""
   view = part.view or part.join
+  views: dict[Hashable, Any] = {}
 
-  @functools.cache
   def of_view(fun):
+    """Equal functions have one view: so one network stays one."""
     if isinstance(fun, LogitLoss):
       return LogitLoss(of_view(fun.predict_fn), fun.of_logits)
     if isinstance(fun, OutputFn):
       return OutputFn(of_view(fun.outputs_fn), fun.name)
+    return views.setdefault(identity(fun), view_of(fun))
 
+  def view_of(fun):
     def wrapped(mine, batch):
       if isinstance(mine, Whole):
         return fun(mine.params, batch)

@@ -19,7 +19,7 @@ from unlearn_jax.training import fit
 from unlearn_jax.training import loop
 from unlearn_jax.training.fit import EpochBatches
 from unlearn_jax.training.fit import FitResult
-from unlearn_jax.types import Batch, UnlearningMethod
+from unlearn_jax.types import UnlearningMethod
 
 
 class MembersProgram(fit.Program):
@@ -35,6 +35,10 @@ class MembersProgram(fit.Program):
   def lower(self, fun: Any, *args: Any) -> jax.stages.Lowered:
     """Returns `fun` of all runs, not compiled yet."""
     return _run.lower(fun, self.method, *args, strategy=self._strategy)
+
+  def shapes(self, fun: Any, *args: Any) -> Any:
+    """Returns the shapes of `fun` of all runs, without computing it."""
+    return _run.eval_shape(fun, self.method, *args, strategy=self._strategy)
 
 
 @functools.partial(
@@ -114,7 +118,7 @@ def split(result: FitResult, runs: int) -> list[FitResult]:
   return [_result_of(result, i, runs) for i in range(runs)]
 
 
-def _member(tree: Batch, i: int) -> Batch:
+def _member(tree, i):
   return jax.tree.map(lambda x: x[i], tree)
 
 

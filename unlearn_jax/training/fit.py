@@ -65,6 +65,10 @@ class Program:
     """Returns fun(method, *args), not compiled yet."""
     return fun.lower(self.method, *args)
 
+  def shapes(self, fun: Any, *args: Any) -> Any:
+    """Returns the shapes of fun(method, *args), without computing it."""
+    return fun.eval_shape(self.method, *args)
+
   def peak_bytes(self) -> int:
     """Returns what its largest program holds: arguments, results, scratch."""
     sizes = [0]
@@ -151,7 +155,7 @@ def fit(
       prepared = jax.eval_shape(lambda x: x, state)
       if program.method.prepare is not None:
         args = state, *prepare_batches, examples.at(0)
-        prepared = program.lower(loop.prepare, *args).out_info
+        prepared = program.shapes(loop.prepare, *args)
       like = {'state': prepared, 'kept': kept}
       found = saver.restore(layout.state(like) if layout else like)
     if found is not None:

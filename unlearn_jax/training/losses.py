@@ -1,6 +1,6 @@
 """Losses of one example, and the masked mean that joins them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 import dataclasses
 import math
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.models.outputs import identity
 from unlearn_jax.models.outputs import OutputFn
 from unlearn_jax.types import Batch, EmbedFn, LossFn, Params, PredictFn
 
@@ -52,7 +53,7 @@ def at_once(
         return fun.of_logits(value(fun.predict_fn), batch)
       if isinstance(fun, OutputFn):
         return getattr(value(fun.outputs_fn), fun.name)
-      key = fun if isinstance(fun, Hashable) else id(fun)
+      key = identity(fun)
       if key not in made:
         made[key] = fun(params, batch)
       return made[key]
