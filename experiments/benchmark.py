@@ -37,7 +37,6 @@ from experiments.runs import Runner
 from experiments.study import Study
 from experiments.training import Training
 from unlearn_jax.datasets import forget
-from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation import metrics
 from unlearn_jax.evaluation.cards import make_cards
 from unlearn_jax.evaluation.metric_card import MetricCard
@@ -56,7 +55,8 @@ SEARCH_ON = flags.DEFINE_multi_string(
   'search_on',
   [],
   'Request on which settings are searched for all requests of its kind '
-  '(sample, keyword, speaker); kinds without one run with the presets.',
+  '(sample, keyword, speaker), by the mean of their gaps where several of a '
+  'kind are given; kinds without one run with the presets.',
 )
 SETTINGS = flags.DEFINE_integer(
   'settings',
@@ -114,7 +114,7 @@ def main() -> None:
     settings=SETTINGS.value,
   )
   for block in blocks:  # What does not fit the corpus is said at once.
-    for request in filter(None, (block.request, block.tuned_on)):
+    for request in (block.request, *block.tuned_on):
       study.cell(request, 0)
   _print_plan(job, study)
   if PLAN.value:
@@ -147,25 +147,23 @@ def _blocks(training: Training) -> list[StudyBlock]:
   """
   if not REQUESTS.value:
     raise InputError('--request: must be given, what to forget.')
-  tuned_on: dict[str, ForgetRequest] = {}
-  for request in map(forget.parse, SEARCH_ON.value):
-    if request.kind in tuned_on:
-      raise InputError(
-        f'--search_on={request}: there is another of kind {request.kind}; must '
-        'be one of each.'
-      )
-    tuned_on[request.kind] = request
+  searched = list(dict.fromkeys(map(forget.parse, SEARCH_ON.value)))
   requests = {str(r): r for r in map(forget.parse, REQUESTS.value)}
   return [
-    _block(training, request, tuned_on.get(request.kind))
+    _block(
+      training,
+      request,
+      tuple(other for other in searched if other.kind == request.kind),
+    )
     for request in requests.values()
   ]
 
 
 def _block(training, request, tuned_on):
   scope = forget.scope(request, training.task)
-  if tuned_on and forget.scope(tuned_on, training.task) != scope:
-    tuned_on = None
+  tuned_on = tuple(
+    r for r in tuned_on if forget.scope(r, training.task) == scope
+  )
   methods = choice.parse(
     comparison_flags.METHODS.value,
     with_class_rules=scope == 'class',
@@ -276,7 +274,7 @@ def _cards(job: jobs.Job, study: Study, block: StudyBlock) -> list[MetricCard]:
       **own,
       'forget': str(block.request),
       'preset': dataclasses.asdict(preset) if preset else None,
-      'searched_on': str(block.tuned_on) if searched else None,
+      'searched_on': block.searched_on if searched else None,
     }
   return make_cards(outcomes, subsets, provenance)
 

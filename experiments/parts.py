@@ -20,18 +20,23 @@ class StudyBlock:
     request: what to forget.
     methods: to run, retrain first.
     presets: of the methods, before any search.
-    tuned_on: the request of the searches; None where there are none.
+    tuned_on: the requests of the searches; where there are none, presets count.
   """
 
   request: ForgetRequest
   methods: tuple[str, ...]
   presets: Mapping[str, Preset]
-  tuned_on: ForgetRequest | None
+  tuned_on: tuple[ForgetRequest, ...]
 
   @property
   def name(self) -> str:
     """Returns the name of its folder."""
     return folder_name(self.request)
+
+  @property
+  def searched_on(self) -> str:
+    """Returns for instance 'speaker:00000003, speaker:00000012'."""
+    return ', '.join(map(str, self.tuned_on))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

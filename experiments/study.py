@@ -135,20 +135,22 @@ class Study:
   def search(self, block: StudyBlock, method: str) -> pathlib.Path | None:
     """Returns the record of the search for a method; None has no search."""
     preset = block.presets.get(method)
-    if block.tuned_on is None or preset is None:
+    if not block.tuned_on or preset is None:
       return None
-    return self._search_path(block.tuned_on, method)
+    return self._search_path(block, method)
 
   def preset(self, block: StudyBlock, method: str) -> Preset | None:
     """Returns the setting with which a method runs; None is retraining."""
     path = self.search(block, method)
     return tuning.chosen(path) if path else block.presets.get(method)
 
-  def _tuning_folder(self, request):
-    return self._folder / 'tuning' / folder_name(request)
+  def _tuning_folder(self, *requests):
+    name = '+'.join(map(folder_name, requests))
+    return self._folder / 'tuning' / name
 
-  def _search_path(self, request, method):
-    return self._tuning_folder(request) / f'{method.replace(":", "_")}.json'
+  def _search_path(self, block, method):
+    folder = self._tuning_folder(*block.tuned_on)
+    return folder / f'{method.replace(":", "_")}.json'
 
   def _runner_of(self, block: StudyBlock, method: str) -> Runner:
     """Returns what runs one method; searches of others may be under way."""
@@ -182,36 +184,43 @@ class Study:
 
   def _searches(self, block: StudyBlock) -> Iterator[Part]:
     """Yields the searches of a block, and what they need before them."""
-    request = block.tuned_on
-    if request is None:
+    if not block.tuned_on:
       return
-    folder = self._tuning_folder(request)
     runs = [Run(RETRAIN, tuning.SEED, i) for i in range(self._replicates)]
-    trained = [self._train(request, folder, run) for run in runs]
-    trained.append(self._original(tuning.SEED))
+    trained = [self._original(tuning.SEED)]
+    for request in block.tuned_on:
+      folder = self._tuning_folder(request)
+      trained += [self._train(request, folder, run) for run in runs]
     yield from trained
+
+    def reference(request):
+      folder = self._tuning_folder(request)
+      return tuning.Reference(
+        self.cell(request, tuning.SEED),
+        [outcomes.load(_made(run, folder)) for run in runs],
+      )
+
     for method in block.presets:
 
       def make(method=method):
         record = tuning.find_settings(
           self._runner.task,
-          self.cell(request, tuning.SEED),
+          list(map(reference, block.tuned_on)),
           method,
           block.presets[method],
           self._params(tuning.SEED),
-          [outcomes.load(_made(run, folder)) for run in runs],
           settings=self.settings,
         )
-        tuning.save(self._search_path(request, method), record)
+        tuning.save(self._search_path(block, method), record)
 
       yield Part(
-        name=f'{request} search of {method}',
-        made=self._search_path(request, method),
+        name=f'{block.searched_on} search of {method}',
+        made=self._search_path(block, method),
         make=make,
         needs=tuple(part.made for part in trained),
         stage='search',
         method=method,
-        request=request,
+        request=block.tuned_on[0],
         block=block,
       )
 

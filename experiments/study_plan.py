@@ -71,6 +71,7 @@ def examples(study: Study, part: Part, epochs: int) -> int:
   )
   if part.stage == 'search':
     count *= search_plan.draws(preset, study.settings)
+    count *= len(part.block.tuned_on)
   return count
 
 
@@ -101,11 +102,14 @@ def plan(study: Study, rate: float, epochs: int) -> tuple[Table, float]:
       continue
     counts[part.stage] += 1
     key = group, part.stage, part.method
-    scored = study.settings if part.stage == 'search' else 1
+    scored, programs = 1, int(part.block is not None)
+    if part.block is not None and part.stage == 'search':
+      programs = len(part.block.tuned_on)
+      scored = study.settings * programs
     seconds[group] += _SCORE_S * scored
     if key not in known:
       known[key] = examples(study, part, epochs)
-      seconds[group] += _COMPILE_S * (part.block is not None)
+      seconds[group] += _COMPILE_S * programs
     seconds[group] += known[key] * rate
   header = ('request', 'done', *STAGES, 'minutes')
   rows = [

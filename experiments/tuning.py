@@ -30,13 +30,25 @@ GAP = 'gap'
 _MOST_RETAINED = 1_000  # Examples that scores are of.
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+  """What a search forgets, and the models that it is to come near.
+
+  Attributes:
+    cell: of the seed of searches.
+    retrained: at least one of that seed and forget set.
+  """
+
+  cell: Cell
+  retrained: Sequence[Outcome]
+
+
 def find_settings(
   task: Task,
-  cell: Cell,
+  references: Sequence[Reference],
   method: str,
   preset: Preset,
   original: Params,
-  retrained: Sequence[Outcome],
   *,
   settings: int,
 ) -> dict[str, Any]:
@@ -44,11 +56,11 @@ def find_settings(
 
   Args:
     task: corpus and network.
-    cell: of the seed of searches.
+    references: each is forgotten with every setting; of their gaps the mean
+      counts.
     method: with a preset.
     preset: of the registry, which is the first setting.
     original: the model of that seed.
-    retrained: at least one of that seed and forget set.
     settings: how many to try.
 
   Returns:
@@ -58,36 +70,41 @@ def find_settings(
   Raises:
     InputError: if no gap is defined, as where the validation set is empty.
   """
-  read, _ = calibration.options(task, cell, method, preset, original)
+  cells = [reference.cell for reference in references]
+  scores = [_Score(task, r.cell, r.retrained) for r in references]
+  read, _ = calibration.options(task, cells[0], method, preset, original)
   preset = dataclasses.replace(preset, options={**preset.options, **read})
-  score = _Score(task, cell, retrained)
-  found = search_lib.search(
-    method,
-    registry.spec(method),
-    task.problem,
-    preset,
-    original,
-    (cell.rows['forget'], cell.rows['retain']),
-    task.examples,
-    score,
-    settings=settings,
-    seed=SEED,
-  )
+  each = [
+    search_lib.search(
+      method,
+      registry.spec(method),
+      task.problem,
+      preset,
+      original,
+      (cell.rows['forget'], cell.rows['retain']),
+      task.examples,
+      score,
+      settings=settings,
+      seed=SEED,
+    )
+    for cell, score in zip(cells, scores, strict=True)
+  ]
+  found = search_lib.mean(each)
+  forget = ', '.join(cell.request for cell in cells)
   try:
     best = found.best(GAP)
   except ValueError as error:
     raise InputError(
-      f'--search_on={cell.request}: no setting of {method} has a gap to '
-      'retraining; the validation set must have recordings that match those '
-      'to forget.'
+      f'--search_on={forget}: no setting of {method} has a gap to retraining; '
+      'the validation set must have recordings that match those to forget.'
     ) from error
-  passes = task.recipe.epochs * len(cell.rows['retain'])
+  passes = task.recipe.epochs * len(cells[0].rows['retain'])
   return {
     'method': method,
-    'forget': cell.request,
-    'forget_hash': cell.subsets.forget_hash,
+    'forget': forget,
+    'forget_hash': ', '.join(cell.subsets.forget_hash for cell in cells),
     'seed': SEED,
-    'retrain_gaps': score.floor,
+    'retrain_gaps': [gap for score in scores for gap in score.floor],
     'retrain_examples': passes,
     'cost': {
       'compile_s': found.compile_s,

@@ -100,6 +100,32 @@ def test_runs_have_the_setting_that_the_search_found(workdir):
   assert {c.provenance['seeds'][0] for c in cards} == {0}
 
 
+def test_several_requests_of_a_search_count_alike(run_job, tmp_path):
+  flags = [f for f in FLAGS if 'keyword' not in f and 'methods' not in f]
+  flags += ['--search_on=sample:30%', '--methods=gradient_ascent']
+  run_job('benchmark', f'--workdir={tmp_path}', *flags)
+  folder = version_folder(tmp_path)
+  assert {path.name for path in (folder / 'tuning').iterdir()} == {
+    'sample_20pc',
+    'sample_30pc',
+    'sample_20pc+sample_30pc',
+  }
+  (record,) = map(
+    json.loads, (folder / 'searches.jsonl').read_text().splitlines()
+  )
+  assert record['forget'] == 'sample:20%, sample:30%'
+  assert len(record['forget_hash'].split(', ')) == 2
+  trials = record['trials']
+  assert trials[record['chosen']]['gap'] == min(t['gap'] for t in trials)
+  (run,) = (
+    c
+    for c in records.read(folder / 'records.jsonl')
+    if c.name == 'average_gap' and c.provenance['method'] == 'gradient_ascent'
+  )
+  assert run.provenance['searched_on'] == record['forget']
+  assert run.provenance['preset'] == trials[record['chosen']]['preset']
+
+
 def test_all_seeds_share_one_split(workdir):
   """So no search, of whatever seed, sees what any result is tested on."""
   folder = version_folder(workdir)
@@ -256,7 +282,7 @@ def test_plan_says_what_is_left(workdir, run_job, capsys):
     (['--request=sample:0.1%'], 'sample:0.1% selects none of the 70 training'),
     (['--methods=magic'], "--methods: 'magic' is none of retrain, fine_tune"),
     (['--metrics=joy'], '--metrics: joy: must be one of accuracy.forget, acc'),
-    (['--search_on=sample:1%'], '--search_on=sample:1%: there is another of'),
+    (['--search_on=sample:1%'], 'search_on=.* there, --search_on=.* now'),
     (['--settings=6'], '--settings=4 there, --settings=6 now'),
   ],
 )

@@ -10,6 +10,7 @@ import problems as P
 
 from unlearn_jax.methods import registry
 from unlearn_jax.populations import search_plan
+from unlearn_jax.populations.search import mean
 from unlearn_jax.populations.search import Search
 from unlearn_jax.populations.search import search
 from unlearn_jax.populations.search import Trial
@@ -130,6 +131,30 @@ class BestTest(absltest.TestCase):
     self.assertIs(found.best('gap', max_examples=100), trials[0])
     with self.assertRaisesRegex(ValueError, '^no trial has gap within -1 ex'):
       found.best('gap', max_examples=-1)
+
+  def test_mean_of_searches(self):
+    presets = [dataclasses.replace(preset_of('npo'), epochs=n) for n in (1, 2)]
+    gaps = ((0.1, 0.5), (0.3, 0.2))
+    several = [
+      Search(
+        [
+          Trial(preset, {'gap': gap}, 100 + i)
+          for preset, gap in zip(presets, own, strict=True)
+        ],
+        *(1.0, 2.0, 3.0 + i),
+      )
+      for i, own in enumerate(gaps)
+    ]
+    found = mean(several)
+    np.testing.assert_allclose(
+      [trial.values['gap'] for trial in found.trials], [0.2, 0.35]
+    )
+    self.assertEqual([trial.preset for trial in found.trials], presets)
+    self.assertEqual((found.compile_s, found.run_s, found.score_s), (2, 4, 7))
+    self.assertIs(found.best('gap'), found.trials[0])  # Not of each by itself.
+    other = Search(several[1].trials[::-1], 0.0, 0.0, 0.0)
+    with self.assertRaisesRegex(ValueError, 'of the same settings, got others'):
+      mean([several[0], other])
 
 
 if __name__ == '__main__':

@@ -82,6 +82,37 @@ class Search:
     return min(allowed, key=lambda trial: trial.values[by])
 
 
+def mean(searches: Sequence[Search]) -> Search:
+  """Returns one search for several forget sets: means of values, sums of time.
+
+  Args:
+    searches: of one method, preset, seed and number of settings, at least one.
+
+  Raises:
+    ValueError: if their settings differ.
+  """
+  first, *others = searches
+  for other in others:
+    if [t.preset for t in other.trials] != [t.preset for t in first.trials]:
+      raise ValueError('searches must be of the same settings, got others.')
+  trials = [
+    Trial(
+      same[0].preset,
+      {
+        name: float(np.mean([trial.values[name] for trial in same]))
+        for name in same[0].values
+      },
+      round(np.mean([trial.examples for trial in same])),
+    )
+    for same in zip(*(each.trials for each in searches), strict=True)
+  ]
+  compile_s, run_s, score_s = (
+    sum(getattr(each, part) for each in searches)
+    for part in ('compile_s', 'run_s', 'score_s')
+  )
+  return Search(trials, compile_s, run_s, score_s)
+
+
 def search(
   name: str,
   spec: MethodSpec,
