@@ -17,6 +17,7 @@ from unlearn_jax.methods.confidence_matching import (
   confidence_matching_direction,
 )
 from unlearn_jax.methods.confidence_matching import logit_confidence
+from unlearn_jax.methods.confidence_matching import resemblance
 from unlearn_jax.methods.fine_tune import fine_tune
 from unlearn_jax.training import loop
 
@@ -43,13 +44,21 @@ def make(**options):
   return confidence_matching(P.loss_fn, P.predict_fn, P.sgd(**HEAVY), **options)
 
 
+def twin_known(logits, label, level):
+  """What the original model says of the forget examples."""
+  if level != 'class':
+    return twin_confidence(logits, label)
+  others = [np.delete(row, y) for row, y in zip(logits, label, strict=True)]
+  return logits.mean(1) - scipy.special.logsumexp(others, axis=1)
+
+
 def twin(theta, original, draw, forget, retain, options):
   """Returns the gradient of J, and the excess of each forget example."""
   rows, kept = P.real_rows(forget), P.real_rows(retain)
   logits, label = P.twin_logits(theta, rows), rows['label']
   target = options['offset'] + options['spread'] * draw
-  target = target + options['slope'] * twin_confidence(
-    P.twin_logits(original, rows), label
+  target = target + options['slope'] * twin_known(
+    P.twin_logits(original, rows), label, options.get('level')
   )
   excess = twin_confidence(logits, label) - target
   if options.get('level') == 'set':
@@ -75,6 +84,7 @@ class ConfidenceMatchingTest(parameterized.TestCase):
     {'slope': 0.0, 'offset': -3.5, 'spread': 0.7},
     {'slope': 1.3, 'offset': -4.0, 'spread': 0.0, 'level': 'set'},
     {'slope': 1.0, 'offset': 0.8, 'spread': 0.0, 'level': 'set'},
+    {'slope': 0.8, 'offset': 0.8, 'spread': 0.7, 'level': 'class'},
   )
   def test_direction_equals_twin(self, **line):
     options = {**line, 'loss_weight': 0.4, 'distill_weight': 1.5}
@@ -94,7 +104,7 @@ class ConfidenceMatchingTest(parameterized.TestCase):
     theta, theta_o = P.as_float64(params), P.as_float64(original)
     want, excess = twin(theta, theta_o, 1.25, forget, retain, options)
     P.assert_close(got, want, rtol=1e-4)
-    if 'level' not in options:  # Both pieces of h count.
+    if options.get('level') != 'set':  # Both pieces of h count.
       self.assertGreater(np.abs(excess).max(), 1.0)
       self.assertLess(np.abs(excess).min(), 1.0)
     huber = np.where(
@@ -127,7 +137,7 @@ class ConfidenceMatchingTest(parameterized.TestCase):
     want, _ = P.run(tuned, params, None, first[1])
     P.assert_close(got.params, want.params)
 
-  @parameterized.parameters('example', 'set')
+  @parameterized.parameters('example', 'set', 'class')
   def test_goes_to_the_target_and_stays(self, level):
     params, forget, retain = setup()
     one, other = (P.steps_of(side, [0] * 600) for side in (forget, retain))
@@ -150,10 +160,20 @@ class ConfidenceMatchingTest(parameterized.TestCase):
     self.assertGreater(before.max(), -1.0)
     self.assertLess(before.min(), -2.5)
     np.testing.assert_allclose(after.mean(), -2.0, atol=0.02)
-    if level == 'example':
+    if level != 'set':
       np.testing.assert_allclose(after, -2.0, atol=0.05)
     else:  # The mean is there, and single examples are where they like.
       self.assertGreater(np.ptp(after), 1.0)
+
+  def test_classes_that_others_resemble_less_are_less_surely_not_this(self):
+    """Targets go by the other logits alone, and none of a shift of all."""
+    label = jnp.array([0, 0, 0])
+    logits = jnp.array([[9.0, 1.0, 0.0], [-9.0, 1.0, 0.0], [9.0, 4.0, 3.0]])
+    level = logits - logits.mean(-1, keepdims=True)
+    for shift in (0.0, 5.0):
+      got = resemblance(logits + shift, label)
+      want = jnp.logaddexp(level[:, 1], level[:, 2])
+      np.testing.assert_allclose(got, want, rtol=1e-5)
 
   def test_runs_draw_targets_of_their_own(self):
     params, _, _ = setup()
@@ -190,7 +210,7 @@ class ConfidenceMatchingTest(parameterized.TestCase):
   @parameterized.parameters(
     ({'slope': -1.0}, 'slope must be >= 0, got -1.0'),
     ({'offset': float('nan')}, 'offset must be >= -inf, got nan'),
-    ({'level': 'class'}, "level must be example or set, got 'class'"),
+    ({'level': 'word'}, "level must be example, set or class, got 'word'"),
     ({'spread': -0.1}, 'spread must be >= 0, got -0.1'),
     ({'loss_weight': -1.0}, 'loss_weight must be >= 0'),
     ({'distill_weight': float('nan')}, 'distill_weight must be >= 0, got nan'),

@@ -16,20 +16,28 @@ one that was never heard is close to a line of the confidence in it as heard,
 with a slope above 1. What a model is sure of it would have known anyway; what
 it is less sure of depended on having been heard. `calibrate` reads slope and
 offset off recordings that were held out, without a retrained model; jobs do so
-for single recordings (`Preset.calibrate`). A class that goes whole leaves a
-constant: slope 0.
+for single recordings (`Preset.calibrate`).
 
-For all of a speaker or a class the line says little of one recording, since how
-a voice differs from the others is not to be seen in a model that heard it. So
-there only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ..., and the
-retain terms say what is still known of each recording.
+For all of a speaker who is no class the line says little of one recording,
+since how a voice differs from the others is not to be seen in a model that
+heard it. So at level 'set' only the mean is matched, J = h(E_f[\phi_i -
+\tau_i]) + ..., and the retain terms say what is still known of each recording.
+
+A class that a model has never heard has about the same logit z_y for every
+recording, whatever z_y was in the original model; recordings differ by how much
+they resemble other classes, which the original model says as well. So at level
+'class' the line is of that resemblance:
+
+.. math::
+  \tau_i = b - a \lambda_i(\theta_o) + s \xi, \quad
+  \lambda_i = \log \sum_{k \ne y} e^{z_k} - \text{mean}_k z_k
 
 xi is drawn once a run. Retraining is random, and the confidence in a class that
 a model has never heard varies from one retrained model to the next; models that
 all meet one target could be told from them by that alone.
 
-With a = 1 and b = s = 0 there is nothing to push, and J is fine-tuning with
-distillation.
+With a = 1 and b = s = 0 there is nothing to push at the other levels, and J is
+fine-tuning with distillation.
 
 Source: developed here; the confidence is the one by which U-LiRA judges (Hayes
 et al., 2024, https://arxiv.org/abs/2403.01218).
@@ -57,7 +65,7 @@ from unlearn_jax.types import (
   UnlearningMethod,
 )
 
-Level = Literal['example', 'set']
+Level = Literal['example', 'set', 'class']
 
 
 def logit_confidence(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -69,6 +77,17 @@ def logit_confidence(logits: jax.Array, label: jax.Array) -> jax.Array:
   """
   own = jnp.take_along_axis(logits, label[:, None], -1)[:, 0]
   return own - jax.nn.logsumexp(without_label(logits, label), -1)
+
+
+def resemblance(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns lambda [batch], in nats: how much an example is of other classes.
+
+  Args:
+    logits: [batch, classes], at least two classes.
+    label: [batch] int, each a class.
+  """
+  others = jax.nn.logsumexp(without_label(logits, label), -1)
+  return others - logits.mean(-1)
 
 
 def calibrate(heard: np.ndarray, unheard: np.ndarray) -> tuple[float, float]:
@@ -161,13 +180,17 @@ def confidence_matching_direction(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
-    level: what is matched: the confidence in each forget example, or in the
-      set of them, by its mean.
+    level: what is matched: the confidence in each forget example; in the set
+      of them, by its mean; or in each by its resemblance to other classes.
   """
   forget, retain = fill_padding(forget), fill_padding(retain)
   label = forget['label']
-  target = slope * logit_confidence(predict_fn(original, forget), label)
-  target = target + offset + spread * draw
+  logits = predict_fn(original, forget)
+  if level == 'class':
+    known = -resemblance(logits, label)
+  else:
+    known = logit_confidence(logits, label)
+  target = slope * known + offset + spread * draw
   teacher = predict_fn(original, retain)
 
   def objective(params):
@@ -214,13 +237,14 @@ def confidence_matching(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
-    level: 'example', or 'set' for all of a speaker or a class.
+    level: 'example', 'set' for all of a speaker who is no class, or 'class'
+      for a class that goes whole.
 
   Raises:
     ValueError: if an option is out of bounds.
   """
   if level not in get_args(Level):
-    raise ValueError(f"level must be example or set, got '{level}'.")
+    raise ValueError(f"level must be example, set or class, got '{level}'.")
   base.check_range('slope', slope, 0.0)
   base.check_range('offset', offset, -float('inf'))
   base.check_range('spread', spread, 0.0)

@@ -75,13 +75,14 @@ _MATCH_GROUP = {
   'loss_weight': 10.0,
   'level': 'set',
 }
-# The confidence that retrained models have in a class that they never heard.
 _MATCH_CLASS = {
-  **_MATCH_GROUP,
-  'slope': 0.0,
-  'offset': -14.5,
-  'spread': 1.3,
+  **_MATCH,
+  'slope': 1.0,
+  'offset': -7.0,
+  'spread': 1.2,
+  'loss_weight': 10.0,
   'distill_weight': 30.0,
+  'level': 'class',
 }
 _match_preset = functools.partial(
   Preset, 2, schedule='cosine', forget_batch=32, retain_fraction=0.75
