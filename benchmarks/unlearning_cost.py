@@ -100,7 +100,7 @@ def unlearning(name, problem, rows, examples):
 
   def read_held_out(params):
     """Returns the seconds that it takes."""
-    if spec.from_held_out is None or not preset.calibrate:
+    if spec.from_unheard is None or not preset.calibrate:
       return 0.0
     start, sides = time.perf_counter(), []
     for count in HEARD, UNHEARD:
@@ -108,7 +108,7 @@ def unlearning(name, problem, rows, examples):
       logits = [np.asarray(predict(params, part)) for part in drawn]
       labels = np.asarray(examples['label'])[drawn.ravel()]
       sides += [np.concatenate(logits), labels]
-    spec.from_held_out(*sides)
+    spec.from_unheard(preset.options, *sides)
     return time.perf_counter() - start
 
   def run():

@@ -14,6 +14,7 @@ import json
 import pathlib
 from typing import Any
 
+from experiments import calibration
 from experiments import inner
 from experiments import tuning
 from experiments.cells import Cell
@@ -195,7 +196,7 @@ class Study:
 
     def reference(request):
       folder = self._tuning_folder(request)
-      return tuning.Reference(
+      return calibration.Reference(
         self.cell(request, tuning.SEED),
         [outcomes.load(_made(run, folder)) for run in runs],
       )

@@ -30,22 +30,9 @@ GAP = 'gap'
 _MOST_RETAINED = 1_000  # Examples that scores are of.
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
-  """What a search forgets, and the models that it is to come near.
-
-  Attributes:
-    cell: of the seed of searches.
-    retrained: at least one of that seed and forget set.
-  """
-
-  cell: Cell
-  retrained: Sequence[Outcome]
-
-
 def find_settings(
   task: Task,
-  references: Sequence[Reference],
+  references: Sequence[calibration.Reference],
   method: str,
   preset: Preset,
   original: Params,
@@ -72,7 +59,7 @@ def find_settings(
   """
   cells = [reference.cell for reference in references]
   scores = [_Score(task, r.cell, r.retrained) for r in references]
-  read, _ = calibration.options(task, cells[0], method, preset, original)
+  read = calibration.of_search(task, references, method, preset, original)
   preset = dataclasses.replace(preset, options={**preset.options, **read})
   each = [
     search_lib.search(

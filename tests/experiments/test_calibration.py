@@ -1,4 +1,4 @@
-"""Options that are read off held-out recordings."""
+"""Options that are read off recordings that models never heard."""
 
 import dataclasses
 import types
@@ -31,13 +31,27 @@ def task():
     speaker=np.repeat([0, 1, 0, 2], SIZE // 4), keyword=np.zeros(SIZE, int)
   )
   return types.SimpleNamespace(
-    corpus=corpus, label=label, logits=lambda params, rows: logits[rows]
+    corpus=corpus,
+    label=label,
+    logits=lambda params, rows: logits[rows],
+    training=types.SimpleNamespace(task='kws'),
   )
 
 
-def cell(unheard):
+def cell(unheard, request='sample:5%'):
   rows = {'retain': np.arange(200), 'validation': np.asarray(unheard)}
-  return types.SimpleNamespace(rows=rows)
+  return types.SimpleNamespace(rows=rows, request=request)
+
+
+def reference(task, forget, request, models=2):
+  """A search whose retrained models say logits of their own."""
+  rng = np.random.default_rng(int(forget[0]))
+  retrained = [
+    types.SimpleNamespace(logits={'forget': rng.normal(size=(len(forget), 2))})
+    for _ in range(models)
+  ]
+  forgets = types.SimpleNamespace(rows={'forget': forget}, request=request)
+  return calibration.Reference(forgets, retrained)
 
 
 def confidence(task, rows):
@@ -60,23 +74,75 @@ def test_of_held_out_recordings_of_the_same_speakers(task):
 
 
 @pytest.mark.parametrize(
-  ('unheard', 'preset'),
+  ('cell', 'preset'),
   [
-    (np.arange(200, 240), SPEC.preset),  # Too few.
-    (np.arange(300, 400), SPEC.preset),  # Of another speaker.
+    (cell(np.arange(200, 240)), SPEC.preset),  # Too few.
+    (cell(np.arange(300, 400)), SPEC.preset),  # Of another speaker.
     (
-      np.arange(200, 300),
+      cell(np.arange(200, 300)),
       dataclasses.replace(SPEC.preset, calibrate=False),
     ),
-    (np.arange(200, 300), SPEC.class_preset),
-    (np.arange(200, 300), SPEC.group_preset),
+    (cell(np.arange(200, 300), 'keyword:up'), SPEC.class_preset),
+    (cell(np.arange(200, 300), 'speaker:a'), SPEC.group_preset),
   ],
 )
-def test_the_preset_stays(task, unheard, preset):
-  assert calibration.options(task, cell(unheard), NAME, preset, None) == (
-    {},
-    0.0,
+def test_the_preset_stays(task, cell, preset):
+  found = calibration.options(task, cell, NAME, preset, None)
+  assert found == ({}, 0.0)
+
+
+def test_of_retrained_models_of_a_search(task):
+  """For a speaker; all that several forget sets and models say counts alike."""
+  references = [
+    reference(task, rows, 'speaker:a')
+    for rows in (np.arange(50), np.arange(60, 90))
+  ]
+  found = calibration.of_search(task, references, NAME, SPEC.group_preset, None)
+  heard, unheard = [], []
+  for one in references:
+    rows = one.cell.rows['forget']
+    for model in one.retrained:
+      z, y = model.logits['forget'], task.label[rows]
+      unheard.append(z[np.arange(len(y)), y] - z[np.arange(len(y)), 1 - y])
+      heard.append(confidence(task, rows))
+  want = calibrate(np.concatenate(heard), np.concatenate(unheard))
+  np.testing.assert_allclose([found['slope'], found['offset']], want, rtol=1e-4)
+
+
+def test_of_retrained_models_of_a_class(task):
+  """The slope stays; means agree."""
+  one = reference(task, np.arange(50), 'keyword:up')
+  preset = dataclasses.replace(
+    SPEC.class_preset, options={**SPEC.class_preset.options, 'slope': 0.8}
   )
+  found = calibration.of_search(task, [one], NAME, preset, None)
+  y, z = task.label[:50], task.logits(None, np.arange(50))
+  other = z[np.arange(50), 1 - y] - z.mean(1)
+  said = np.concatenate([model.logits['forget'] for model in one.retrained])
+  own, y = np.arange(100), np.tile(y, 2)
+  mean = np.mean(said[own, y] - said[own, 1 - y])
+  assert set(found) == {'offset'}
+  np.testing.assert_allclose(mean, found['offset'] - 0.8 * other.mean(), 1e-4)
+
+
+def test_a_search_of_single_recordings_reads_the_held_out(task):
+  held_out = cell(np.arange(200, 300))
+  one = calibration.Reference(held_out, [])
+  got = calibration.of_search(task, [one], NAME, SPEC.preset, None)
+  want, _ = calibration.options(task, held_out, NAME, SPEC.preset, None)
+  assert got == want != {}
+
+
+@pytest.mark.parametrize(
+  ('name', 'calibrate'), [(NAME, False), ('npo', True), ('npo', False)]
+)
+def test_a_search_leaves_the_preset(task, name, calibrate):
+  one = reference(task, np.arange(50), 'speaker:a')
+  preset = dataclasses.replace(
+    registry.spec(name).group_preset or registry.spec(name).preset,
+    calibrate=calibrate,
+  )
+  assert calibration.of_search(task, [one], name, preset, None) == {}
 
 
 def test_other_methods_read_nothing(task):

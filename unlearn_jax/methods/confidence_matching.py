@@ -16,7 +16,8 @@ one that was never heard is close to a line of the confidence in it as heard,
 with a slope above 1. What a model is sure of it would have known anyway; what
 it is less sure of depended on having been heard. `calibrate` reads slope and
 offset off recordings that were held out, without a retrained model; jobs do so
-for single recordings (`Preset.calibrate`).
+for single recordings, and studies off the retrained models of a search for all
+of a speaker or a class (`Preset.calibrate`).
 
 For all of a speaker who is no class the line says little of one recording,
 since how a voice differs from the others is not to be seen in a model that
@@ -43,7 +44,8 @@ Source: developed here; the confidence is the one by which U-LiRA judges (Hayes
 et al., 2024, https://arxiv.org/abs/2403.01218).
 """
 
-from typing import get_args, Literal
+from collections.abc import Mapping
+from typing import Any, get_args, Literal
 
 import jax
 import jax.numpy as jnp
@@ -120,31 +122,44 @@ def calibrate(heard: np.ndarray, unheard: np.ndarray) -> tuple[float, float]:
   return slope, float(np.mean(unheard) - slope * np.mean(heard))
 
 
-def from_held_out(
+def from_unheard(
+  options: Mapping[str, Any],
   heard_logits: np.ndarray,
   heard_label: np.ndarray,
   unheard_logits: np.ndarray,
   unheard_label: np.ndarray,
 ) -> dict[str, float]:
-  """Returns slope and offset for single recordings, by `calibrate`.
+  """Returns slope and offset by `calibrate`; at level 'class' the offset alone.
 
   Args:
-    heard_logits: of the original model, of its training set, [n, classes].
+    options: of the rule, among them 'level' and 'slope'.
+    heard_logits: of the original model, of recordings in its training set, [n,
+      classes].
     heard_label: [n] int.
-    unheard_logits: of held-out recordings of the same speakers and keywords.
+    unheard_logits: of recordings of the same kind by models that never heard
+      them: for single recordings those that were held out, by the original
+      model; for a speaker or a class others of the training set, by models that
+      were retrained without them.
     unheard_label: [m] int.
 
   Raises:
     ValueError: as `calibrate`.
   """
   heard, unheard = (
-    np.asarray(logit_confidence(jnp.asarray(logits), jnp.asarray(label)))
+    (jnp.asarray(logits), jnp.asarray(label))
     for logits, label in (
       (heard_logits, heard_label),
       (unheard_logits, unheard_label),
     )
   )
-  slope, offset = calibrate(heard, unheard)
+  confidence = np.asarray(logit_confidence(*unheard))
+  if options['level'] == 'class':
+    known = -np.asarray(resemblance(*heard))
+    if not np.isfinite(np.mean(confidence) + np.mean(known)):
+      raise ValueError('logits must be finite, and of at least one recording.')
+    slope = options['slope']
+    return {'offset': float(np.mean(confidence) - slope * np.mean(known))}
+  slope, offset = calibrate(np.asarray(logit_confidence(*heard)), confidence)
   return {'slope': slope, 'offset': offset}
 
 

@@ -36,9 +36,9 @@ class Preset:
       alternates; None is all.
     schedule: 'constant' or 'cosine'.
     algorithm: 'adamw', or 'sgd' with momentum 0.9.
-    calibrate: take what a method can read off held-out recordings, see
-      `MethodSpec.from_held_out`, in the place of its options, where there are
-      some of the kind that is forgotten.
+    calibrate: take what a method can read off recordings that models never
+      heard, see `MethodSpec.from_unheard`, in the place of its options, where
+      there are some of the kind that is forgotten.
     options: of the method's factory, all that one may override.
     rate_scale: what `with_rate_scale` multiplied the learning rate by; a search
       multiplies its range likewise.

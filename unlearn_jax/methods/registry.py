@@ -15,7 +15,7 @@ from unlearn_jax.methods.boundary_expand import boundary_expand
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.cf_k import cf_k
 from unlearn_jax.methods.confidence_matching import confidence_matching
-from unlearn_jax.methods.confidence_matching import from_held_out
+from unlearn_jax.methods.confidence_matching import from_unheard
 from unlearn_jax.methods.delete import delete
 from unlearn_jax.methods.eu_k import eu_k
 from unlearn_jax.methods.fine_tune import fine_tune
@@ -59,7 +59,7 @@ _TEACH = {
   'uniform_teacher': False,
 }
 # Slopes and offsets are those of models that heard Arabic recordings against
-# models that did not. Of single recordings jobs read them off the model.
+# models that did not, where no better ones are to be read off.
 _MATCH = {
   'slope': 1.2,
   'offset': -1.5,
@@ -79,13 +79,18 @@ _MATCH_CLASS = {
   **_MATCH,
   'slope': 1.0,
   'offset': -7.0,
-  'spread': 1.2,
+  'spread': 1.0,
   'loss_weight': 10.0,
   'distill_weight': 30.0,
   'level': 'class',
 }
 _match_preset = functools.partial(
-  Preset, 2, schedule='cosine', forget_batch=32, retain_fraction=0.75
+  Preset,
+  2,
+  schedule='cosine',
+  forget_batch=32,
+  retain_fraction=0.75,
+  calibrate=True,
 )
 _SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
 
@@ -217,12 +222,12 @@ METHODS: dict[str, MethodSpec] = {
       p.loss_fn, p.predict_fn, tx, **o
     ),
     needs=_BOTH,
-    preset=_match_preset(1.5e-3, calibrate=True, options=_MATCH),
+    preset=_match_preset(1.5e-3, options=_MATCH),
     class_preset=_match_preset(3e-3, options=_MATCH_CLASS),
     group_preset=_match_preset(1e-2, options=_MATCH_GROUP),
     summary='makes a recording as little known as if it had never been heard',
     when='an auditor compares with retrained models',
-    from_held_out=from_held_out,
+    from_unheard=from_unheard,
   ),
   'scrub': MethodSpec(
     build=lambda p, tx, **o: scrub(p.loss_fn, p.predict_fn, tx, **o),

@@ -83,9 +83,10 @@ class MethodSpec:
       whole classes.
     reads_losses: whether the rule uses `Problem.loss_fn`.
     when: one line of advice, for tables.
-    from_held_out: maps logits [n, classes] and labels [n] of recordings that
-      the original model was trained on, and likewise of others that it never
-      heard, to options of the rule; None reads none.
+    from_unheard: maps options, the logits [n, classes] and labels [n] of
+      recordings that the original model was trained on, and likewise of
+      recordings by models that never heard them, to options of the rule; None
+      reads none.
   """
 
   build: Callable[..., UnlearningMethod]
@@ -99,10 +100,7 @@ class MethodSpec:
   for_classes: bool = False
   reads_losses: bool = True
   when: str = ''
-  from_held_out: (
-    Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
-    | None
-  ) = None
+  from_unheard: Callable[..., dict[str, float]] | None = None
 
   def preset_for(self, scope: Scope) -> Preset | None:
     """Returns the preset for what a request forgets; None is retraining."""
