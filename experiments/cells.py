@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import zlib
 
 import jax
@@ -12,6 +13,7 @@ from unlearn_jax.datasets import forget as forget_lib
 from unlearn_jax.datasets import splits
 from unlearn_jax.datasets.forget import ForgetRequest
 from unlearn_jax.evaluation.outcome import Subsets
+from unlearn_jax.methods import choice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,11 +62,16 @@ class Run:
 
   def folder(self, workdir: pathlib.Path) -> pathlib.Path:
     """Returns for instance `workdir/seed_0/retrain_1`."""
-    return workdir / f'seed_{self.seed}' / self.name
+    # Orbax takes brackets for a pattern.
+    name = re.sub(r'[][;=]+', '_', self.name).rstrip('_')
+    return workdir / f'seed_{self.seed}' / name
 
   def entropy(self) -> tuple[int, int]:
-    """Returns the seed of all that is random in this run."""
-    return self.seed, zlib.crc32(self.name.encode())
+    """Returns the seed of all that is random in this run.
+
+    A method with other settings in brackets draws what the method draws.
+    """
+    return self.seed, zlib.crc32(choice.base(self.name).encode())
 
   def key(self) -> jax.Array:
     """Returns the PRNG key of this run."""

@@ -10,7 +10,8 @@ METHODS = flags.DEFINE_string(
   'all',
   f'Comma list, or all: {", ".join(registry.METHODS)}. retrain is always run. '
   'wrapper:method runs a method inside a wrapper: '
-  f'{", ".join(wrappers.WRAPPERS)}.',
+  f'{", ".join(wrappers.WRAPPERS)}. method[field=value;field=value] runs it '
+  'with other settings beside, for an ablation.',
 )
 RETRAIN_REPLICATES = flags.DEFINE_integer(
   'retrain_replicates',

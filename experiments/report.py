@@ -25,6 +25,7 @@ from unlearn_jax.evaluation.claims import judge_claims
 from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
+from unlearn_jax.methods import choice
 from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import replication
@@ -194,6 +195,13 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
         f'{task} {request}: has no retrained model, without which nothing can '
         'be said.'
       )
+    variants = {m: own for m, own in methods.items() if m != choice.base(m)}
+    for method in variants:
+      if choice.base(method) not in methods:
+        raise InputError(
+          f'{task} {request}: has {method} without {choice.base(method)}, with '
+          'which it is to be compared.'
+        )
     main = _condition(cards[0])
     texts = of[0], f'frames {of[1]}', f'{of[2]} epochs'
     differs = [t for t, o, m in zip(texts, of, main, strict=True) if o != m]
@@ -204,7 +212,8 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
         task=task,
         request=request,
         kind=kind,
-        cards=methods,
+        cards={m: own for m, own in methods.items() if m not in variants},
+        variants=variants,
         corpus=corpus,
         frames=frames,
         epochs=epochs,

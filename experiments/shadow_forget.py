@@ -74,10 +74,12 @@ def methods(
   names = choice.parse(
     METHOD.value, with_class_rules=scope == 'class', flag='--method'
   )
-  if len(names) < 2 or any(registry.spec(name).rewinds for name in names):
+  if len(names) < 2 or any(
+    registry.spec(name).rewinds or '[' in name for name in names
+  ):
     raise InputError(
       f'--method={METHOD.value}: must be a comma list of methods, other than '
-      'retrain and those that rewind.'
+      'retrain and those that rewind; --preset changes settings.'
     )
   presets = choice.presets(
     names[1:], method_flags.PRESET.value, scope=scope, rate_scale=rate_scale

@@ -31,6 +31,7 @@ from unlearn_jax.evaluation import outcome as outcomes
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import Outcome
 from unlearn_jax.evaluation.outcome import RETRAIN
+from unlearn_jax.methods import choice
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.reporting.records import write_text
 from unlearn_jax.training.fit import NonFiniteLossError
@@ -143,7 +144,9 @@ class Study:
   def preset(self, block: StudyBlock, method: str) -> Preset | None:
     """Returns the setting with which a method runs; None is retraining."""
     path = self.search(block, method)
-    return tuning.chosen(path) if path else block.presets.get(method)
+    if path is None:
+      return block.presets.get(method)
+    return choice.changed(tuning.chosen(path), method)
 
   def _tuning_folder(self, *requests):
     name = '+'.join(map(folder_name, requests))
@@ -151,7 +154,7 @@ class Study:
 
   def _search_path(self, block, method):
     folder = self._tuning_folder(*block.tuned_on)
-    return folder / f'{method.replace(":", "_")}.json'
+    return folder / f'{choice.base(method).replace(":", "_")}.json'
 
   def _runner_of(self, block: StudyBlock, method: str) -> Runner:
     """Returns what runs one method; searches of others may be under way."""
@@ -201,7 +204,7 @@ class Study:
         [outcomes.load(_made(run, folder)) for run in runs],
       )
 
-    for method in block.presets:
+    for method in filter(lambda name: '[' not in name, block.presets):
 
       def make(method=method):
         record = tuning.find_settings(

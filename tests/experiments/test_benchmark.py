@@ -333,6 +333,36 @@ def test_report_is_made_of_the_records(workdir, run_job, tmp_path):
   assert again.read_text().splitlines()[3:] == text.splitlines()[3:]
 
 
+def test_an_ablation(workdir, run_job, tmp_path):
+  """Methods with one setting changed: no search, and a table of their own."""
+  again, out = tmp_path / 'again', tmp_path / 'out.md'
+  shutil.copytree(workdir, again)
+  before = made(again)
+  name = 'delete[learning_rate=0;epochs=1]'
+  flags = [f for f in FLAGS if 'keyword' not in f]
+  run_job('benchmark', f'--workdir={again}', *flags, f'--methods={name}')
+  new = made(again).keys() - before
+  assert {path.parts[-2] for path in new} == {'delete_learning_rate_0_epochs_1'}
+  cards = {
+    c.provenance['method']: c
+    for c in records.read(version_folder(again) / 'records.jsonl')
+    if (c.provenance['forget'], c.name) == ('sample:10%', 'accuracy.forget')
+  }
+  chosen, changed = (cards[n].provenance['preset'] for n in ('delete', name))
+  assert changed == {**chosen, 'learning_rate': 0.0, 'epochs': 1}
+  assert cards[name].value == cards['original'].value  # At rate 0.
+  report = ['report', f'--out={out}', f'--workdir={tmp_path}']
+  run_job(*report, f'--study={again}')
+  text = out.read_text()
+  before, title, table = text.partition('## Ablation')
+  table = table.partition('## How')[0]
+  assert title and '### kws sample:10%' in table and '[' not in before
+  rows = [row for row in table.splitlines() if row.startswith('| delete')]
+  assert [row.split(' | ')[0] for row in rows] == ['| delete', f'| {name}']
+  card = cards[name]
+  assert f'| {100 * card.value:.1f} |' in rows[1]
+
+
 def test_report_without_a_retrained_model(workdir, run_job, tmp_path):
   folder = version_folder(workdir)
   cards = records.read(folder / 'records.jsonl')

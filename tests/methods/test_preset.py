@@ -134,7 +134,7 @@ class OverrideTest(parameterized.TestCase):
     ('epochs', '1e1', 10),
   )
   def test_changes_one_field(self, field, text, value):
-    got = override(PRESET, field, text, f'scrub.{field}={text}')
+    got = override(PRESET, field, text, f'--preset=scrub.{field}={text}')
     self.assertEqual(got, dataclasses.replace(PRESET, **{field: value}))
 
   def test_changes_one_option_of_a_copy(self):
@@ -147,21 +147,21 @@ class OverrideTest(parameterized.TestCase):
     preset = registry.spec('confidence_matching').preset
     self.assertTrue(preset.calibrate)
     for field, want in (('slope', False), ('loss_weight', True)):
-      text = f'confidence_matching.{field}=2'
+      text = f'--preset=confidence_matching.{field}=2'
       got = override(preset, field, '2', text)
       self.assertEqual(got.options[field], 2.0)
       self.assertEqual(got.calibrate, want)
 
   @parameterized.parameters('speed', 'options', '')
   def test_unknown_field(self, field):
-    text = f'scrub.{field}=1'
+    text = f'--preset=scrub.{field}=1'
     allowed = (
       'algorithm, calibrate, clip_norm, epochs, forget_batch, forget_epochs, '
     )
     allowed += 'learning_rate, '
     allowed += 'retain_batch, retain_fraction, schedule, temperature, weight, '
     allowed += 'weight_decay'
-    message = f"^--preset={text}: '{field}' is none of {allowed}.$"
+    message = f"^{text}: '{field}' is none of {allowed}.$"
     with self.assertRaisesRegex(InputError, message):
       override(PRESET, field, '1', text)
 
@@ -170,10 +170,10 @@ class OverrideTest(parameterized.TestCase):
     value=('fast', '', '"1"', 'true', 'null', '[1]', '1e-4x'),
   )
   def test_value_that_is_no_number(self, field, value):
-    text = f'scrub.{field}={value}'
+    text = f'--preset=scrub.{field}={value}'
     with self.assertRaises(InputError) as caught:
       override(PRESET, field, value, text)
-    want = f'--preset={text}: the value must be a number.'
+    want = f'{text}: the value must be a number.'
     self.assertEqual(str(caught.exception), want)
 
   @parameterized.product(
@@ -181,10 +181,10 @@ class OverrideTest(parameterized.TestCase):
     value=('1.5', '-1', 'NaN', 'Infinity'),
   )
   def test_count_that_is_not_whole(self, field, value):
-    text = f'scrub.{field}={value}'
+    text = f'--preset=scrub.{field}={value}'
     with self.assertRaises(InputError) as caught:
       override(PRESET, field, value, text)
-    want = f'--preset={text}: the value must be a whole number, at least 0.'
+    want = f'{text}: the value must be a whole number, at least 0.'
     self.assertEqual(str(caught.exception), want)
 
   @parameterized.parameters(
@@ -194,7 +194,7 @@ class OverrideTest(parameterized.TestCase):
     text = f'--preset=scrub.{field}={value}'
     message = f'^{text}: {field} must be .*, got {value}'
     with self.assertRaisesRegex(InputError, message):
-      override(PRESET, field, value, f'scrub.{field}={value}')
+      override(PRESET, field, value, f'--preset=scrub.{field}={value}')
 
 
 class ParseTest(parameterized.TestCase):
@@ -242,6 +242,33 @@ class ParseTest(parameterized.TestCase):
       (got.options['rank'], got.options['regularisation'], got.epochs),
       (4, 10.0, 2),
     )
+
+  def test_the_method_of_other_settings_runs_too(self):
+    name = 'lora:scrub[rank=4;epochs=2]'
+    self.assertEqual(choice.parse(name), ('retrain', 'lora:scrub', name))
+    got = choice.presets(choice.parse(name), ('lora:scrub.rank=3',))
+    self.assertEqual(got['lora:scrub'].options['rank'], 3)
+    want = dataclasses.replace(
+      got['lora:scrub'],
+      epochs=2,
+      options={**got['lora:scrub'].options, 'rank': 4},
+    )
+    self.assertEqual(got[name], want)
+
+  @parameterized.parameters(
+    ('scrub[speed=1]', "'speed' is none of algorithm, "),
+    ('scrub[epochs=-1]', 'must be a whole number'),
+    ('scrub[temperature=0]', 'temperature must be > 0, got 0'),
+    ('scrub[epochs]', 'must be method.field=value;field=value.'),
+    ('scrub[epochs=1', 'must be method.field=value;field=value.'),
+    ('scrub[]', 'must be method.field=value;field=value.'),
+    ('retrain[epochs=1]', 'retrain has no settings'),
+    ('scrap[epochs=1]', "'scrap' is none of retrain, "),
+  )
+  def test_other_settings_that_do_not_fit(self, name, message):
+    with self.assertRaisesRegex(InputError, message) as caught:
+      choice.presets(choice.parse(name))
+    self.assertNotIn('\n', str(caught.exception))
 
   def test_rules_for_classes(self):
     rules = {n for n, row in registry.METHODS.items() if row.for_classes}

@@ -28,6 +28,8 @@ class Block:
     frames: of the inputs: 'ordered', 'shuffled' or 'averaged'.
     epochs: of training the original models.
     condition: in what a control differs from the main study; '' is the main.
+    variants: as `cards`, of methods with other settings, as 'npo[beta=1]';
+      each method itself is in `cards`.
   """
 
   task: str
@@ -38,6 +40,9 @@ class Block:
   frames: str = 'ordered'
   epochs: int = 0
   condition: str = ''
+  variants: Mapping[str, Mapping[str, MetricCard]] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def title(self) -> str:

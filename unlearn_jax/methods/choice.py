@@ -36,8 +36,9 @@ def parse(
 ) -> tuple[str, ...]:
   """Returns the names in a comma list, in which 'all' is every row.
 
-  A name is a method, or `wrapper:method`. `retrain` always comes first: it is
-  the reference of the others.
+  A name is a method, or `wrapper:method`; `method[field=value;...]` is the same
+  with other settings than it would have, and the method runs too. `retrain`
+  always comes first: it is the reference of the others.
 
   Args:
     text: the list.
@@ -56,13 +57,17 @@ def parse(
     if name not in unfit and (with_class_rules or not spec(name).for_classes)
   ]
   names = [n for name in names for n in (everyone if name == 'all' else [name])]
+  names = [n for name in names for n in dict.fromkeys((base(name), name))]
   for name in names:
-    if name.rpartition(':')[2] in unfit:
+    if base(name).rpartition(':')[2] in unfit:
       raise InputError(
         f'{flag}: {name!r} needs a linear last layer, or embeddings that a '
         'linear layer makes, and this network has none.'
       )
-    if _spec(name, flag).for_classes and not with_class_rules:
+    row = _spec(name, flag)
+    if row.preset is None and name != base(name):
+      raise InputError(f'{flag}: {name!r}: {base(name)} has no settings.')
+    if row.for_classes and not with_class_rules:
       raise InputError(
         f'{flag}: {name!r} is for requests that remove whole classes, and '
         'this one removes none.'
@@ -70,6 +75,41 @@ def parse(
   if not names:
     raise InputError(f'{flag}={text!r}: must be all or a comma list.')
   return tuple(dict.fromkeys(['retrain', *names]))
+
+
+def base(name: str) -> str:
+  """Returns the method of 'method[field=value]', or the name itself."""
+  return name.partition('[')[0]
+
+
+def changed(preset: Preset, name: str) -> Preset:
+  """Returns the preset with what brackets in the name of a method say.
+
+  Args:
+    preset: of the method.
+    name: 'method' or 'method[field=value;field=value]'.
+
+  Raises:
+    InputError: if there is no such field, or the value does not fit it.
+  """
+  method, bracket, rest = name.partition('[')
+  if not bracket:
+    return preset
+  for change in rest.removesuffix(']').split(';'):
+    field, equals, value = change.partition('=')
+    if not (equals and rest.endswith(']')):
+      raise InputError(f'{name!r} must be method[field=value;field=value].')
+    preset = _override(preset, method, field, value, name)
+  return preset
+
+
+def _override(preset, method, field, value, text):
+  preset = override(preset, field, value, text)
+  try:  # A factory knows the bounds of its options, and traces nothing.
+    spec(method).build(_NO_PROBLEM, preset.optimizer(), **preset.options)
+  except ValueError as error:
+    raise InputError(f'{text}: {error}') from error
+  return preset
 
 
 def _spec(name: str, flag: str) -> MethodSpec:
@@ -108,7 +148,7 @@ def presets(
     InputError: if an override is malformed or names what does not exist.
   """
   chosen: dict[str, Preset] = {}
-  for name in dict.fromkeys([*METHODS, *names]):
+  for name in dict.fromkeys([*METHODS, *map(base, names)]):
     preset = spec(name).preset_for(scope)
     if preset is not None:
       chosen[name] = preset.with_rate_scale(rate_scale)
@@ -121,11 +161,11 @@ def presets(
       raise InputError(
         f'--preset={text}: {name!r} is none of {", ".join(chosen)}.'
       )
-    chosen[name] = override(chosen[name], field, value, text)
-    try:  # A factory knows the bounds of its options, and traces nothing.
-      spec(name).build(
-        _NO_PROBLEM, chosen[name].optimizer(), **chosen[name].options
-      )
-    except ValueError as error:
-      raise InputError(f'--preset={text}: {error}') from error
-  return {name: chosen[name] for name in names if name in chosen}
+    chosen[name] = _override(
+      chosen[name], name, field, value, f'--preset={text}'
+    )
+  return {
+    name: changed(chosen[base(name)], name)
+    for name in names
+    if base(name) in chosen
+  }

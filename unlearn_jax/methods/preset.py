@@ -178,7 +178,7 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
     preset: what to change.
     field: an attribute of `Preset`, or one of its options.
     text_value: the new value, as written.
-    text: the whole text that the user wrote, for the error.
+    text: the flag or name that the user wrote, for the error.
 
   Raises:
     InputError: if there is no such field, or the value does not fit it.
@@ -187,9 +187,7 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
   fields = {f.name for f in dataclasses.fields(Preset)} - hidden
   allowed = sorted(fields | set(preset.options))
   if field not in allowed:
-    raise InputError(
-      f'--preset={text}: {field!r} is none of {", ".join(allowed)}.'
-    )
+    raise InputError(f'{text}: {field!r} is none of {", ".join(allowed)}.')
   is_option = field in preset.options
   old = preset.options[field] if is_option else getattr(preset, field)
   try:
@@ -202,7 +200,7 @@ def override(preset: Preset, field: str, text_value: str, text: str) -> Preset:
       )
     return dataclasses.replace(preset, **{field: value})
   except ValueError as error:
-    raise InputError(f'--preset={text}: {error}') from error
+    raise InputError(f'{text}: {error}') from error
 
 
 def _parse(text: str, kind: type) -> Any:

@@ -284,12 +284,14 @@ METHODS['salun'] = dataclasses.replace(
 def spec(name: str) -> MethodSpec:
   """Returns the row of a method, or of `wrapper:method`.
 
+  Brackets after it, which change settings, see `choice.changed`, change no row.
+
   Raises:
     KeyError: if there is none.
   """
-  outer, colon, inner = name.partition(':')
+  outer, colon, inner = name.partition('[')[0].partition(':')
   if not colon:
-    return METHODS[name]
+    return METHODS[outer]
   if outer not in WRAPPERS:
     raise KeyError(outer)
   return wrapped(outer, spec(inner))
