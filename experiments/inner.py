@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import json
+import pathlib
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -23,11 +25,13 @@ from unlearn_jax.evaluation.relearn import Relearning
 from unlearn_jax.evaluation.speaker_panel import make_panel
 from unlearn_jax.evaluation.speaker_panel import Panel
 from unlearn_jax.reporting import embedding_plots
+from unlearn_jax.reporting.records import write_text
 from unlearn_jax.types import Params
 
 # Of a large corpus, what embeddings are asked about.
 _MOST_SPEAKERS, _MOST_UTTERANCES = 100, 60
 _LEAST_RETAINED = 3  # Utterances, that a picture may have two dimensions.
+_STAMP = 'made'
 _PICTURED = 6  # Models, of which two are the original and a retrained one.
 
 
@@ -61,6 +65,51 @@ def with_inner(
   return [
     dataclasses.replace(o, inner=found[o.method, o.replicate]) for o in outcomes
   ]
+
+
+class Made(NamedTuple):
+  """An outcome, the file that it was read from, and what loads the model."""
+
+  outcome: Outcome
+  path: pathlib.Path
+  load: Callable[[], Params]
+
+
+def with_kept(
+  task: Task, cell: Cell, made: Sequence[Made], path: pathlib.Path
+) -> list[Outcome]:
+  """Returns what `with_inner` does; what a file holds is not computed again.
+
+  Args:
+    task: corpus and network.
+    cell: of the seed.
+    made: of its runs.
+    path: of the file, which is written; what is there of other runs stays.
+  """
+  kept = json.loads(path.read_text('utf-8')) if path.exists() else {}
+  name = {m.path: f'{m.outcome.method}_{m.outcome.replicate}' for m in made}
+  stamp = {name[m.path]: m.path.stat().st_mtime_ns for m in made}
+  new = [m for m in made if _stamp(kept, name[m.path]) != stamp[name[m.path]]]
+  references = [m for m in made if m.outcome.method in (ORIGINAL, RETRAIN)]
+  if any(m in references for m in new):  # All are compared with them.
+    kept, new = {}, list(made)
+  if new:
+    needed = [*references, *(m for m in new if m not in references)]
+    models = {(m.outcome.method, m.outcome.replicate): m.load() for m in needed}
+    found = with_inner(task, cell, [m.outcome for m in needed], models)
+    for m, one in zip(needed, found, strict=True):
+      own = name[m.path]
+      kept[own] = {_STAMP: stamp[own], 'values': dict(one.inner)}
+    write_text(path, json.dumps(kept))
+  return [
+    dataclasses.replace(m.outcome, inner=kept[name[m.path]]['values'])
+    for m in made
+  ]
+
+
+def _stamp(kept, name):
+  """Returns when the outcome was made whose values are kept, or None."""
+  return kept.get(name, {}).get(_STAMP)
 
 
 def _on_trials(task, params):

@@ -8,9 +8,7 @@ All seeds share one split, so that the test set stays unseen by every search.
 """
 
 from collections.abc import Iterator, Sequence
-import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -263,32 +261,28 @@ class Study:
   def _outcomes_of(self, block, seed):
     """Returns the outcomes of a seed; metrics of models are kept on disk."""
     folder = self._folder / block.name
-    original = outcomes.load(_made(Run(ORIGINAL, seed), self._folder))
+    original = Run(ORIGINAL, seed)
+    places = {original: self._folder}
+    places |= {r: folder for r in self.runs(block) if r.seed == seed}
+    places = {r: at for r, at in places.items() if _made(r, at).exists()}
+    made = {run: outcomes.load(_made(run, at)) for run, at in places.items()}
     cell = self.cell(block.request, seed)
-    runs = [r for r in self.runs(block) if r.seed == seed]
-    runs = [r for r in runs if _made(r, folder).exists()]
-    first = self._runner.evaluate(
-      cell,
-      Run(ORIGINAL, seed),
-      self._params(seed),
-      {},
-      original.cost,
+    made[original] = self._runner.evaluate(
+      cell, original, self._params(seed), {}, made[original].cost
     )
-    made = [first, *(outcomes.load(_made(run, folder)) for run in runs)]
-    path = folder / f'seed_{seed}' / 'inner.json'
-    names = [f'{o.method}_{o.replicate}' for o in made]
-    known = json.loads(path.read_text('utf-8')) if path.exists() else {}
-    if list(known) != names:
-      models = {(ORIGINAL, 0): self._params(seed)}
-      at = self._runner.at(folder)
-      models |= {(r.method, r.replicate): at.params(r) for r in runs}
-      with_inner = inner.with_inner(self._runner.task, cell, made, models)
-      known = {n: dict(o.inner) for n, o in zip(names, with_inner, strict=True)}
-      write_text(path, json.dumps(known))
-    return [
-      dataclasses.replace(o, inner=known[name])
-      for o, name in zip(made, names, strict=True)
-    ]
+    models = {
+      run: functools.partial(self._runner.at(at).params, run)
+      for run, at in places.items()
+    }
+    return inner.with_kept(
+      self._runner.task,
+      cell,
+      [
+        inner.Made(made[run], _made(run, at), models[run])
+        for run, at in places.items()
+      ],
+      folder / f'seed_{seed}' / 'inner.json',
+    )
 
 
 def _made(run: Run, folder: pathlib.Path) -> pathlib.Path:
