@@ -85,12 +85,7 @@ _MATCH_CLASS = {
   'level': 'class',
 }
 _match_preset = functools.partial(
-  Preset,
-  2,
-  schedule='cosine',
-  forget_batch=32,
-  retain_fraction=0.75,
-  calibrate=True,
+  Preset, schedule='cosine', forget_batch=32, calibrate=True
 )
 _SCRUB = {'loss_weight': 1.0, 'distill_weight': 0.5, 'temperature': 2.0}
 
@@ -222,9 +217,13 @@ METHODS: dict[str, MethodSpec] = {
       p.loss_fn, p.predict_fn, tx, **o
     ),
     needs=_BOTH,
-    preset=_match_preset(1.5e-3, options=_MATCH),
-    class_preset=_match_preset(3e-3, options=_MATCH_CLASS),
-    group_preset=_match_preset(1e-2, options=_MATCH_GROUP),
+    preset=_match_preset(2, 1.5e-3, retain_fraction=0.75, options=_MATCH),
+    class_preset=_match_preset(
+      2, 3e-3, retain_fraction=0.75, options=_MATCH_CLASS
+    ),
+    group_preset=_match_preset(
+      3, 2e-2, retain_fraction=0.67, options=_MATCH_GROUP
+    ),
     summary='makes a recording as little known as if it had never been heard',
     when='an auditor compares with retrained models',
     from_unheard=from_unheard,
