@@ -19,15 +19,16 @@ offset off recordings that were held out, without a retrained model; jobs do so
 for single recordings, and studies off the retrained models of a search for all
 of a speaker or a class (`Preset.calibrate`).
 
-For all of a speaker who is no class the line says little of one recording,
-since how a voice differs from the others is not to be seen in a model that
-heard it. So at level 'set' only the mean is matched, J = h(E_f[\phi_i -
-\tau_i]) + ..., and the retain terms say what is still known of each recording.
+For all of a speaker or a class the line says little of one recording, since how
+a voice differs from the others is not to be seen in a model that heard it. So
+at level 'set' only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ..., and
+the retain terms say what is still known of each recording. Recordings that are
+held to targets one by one can be told from others of the same speaker.
 
 A class that a model has never heard has about the same logit z_y for every
 recording, whatever z_y was in the original model; recordings differ by how much
-they resemble other classes, which the original model says as well. So at level
-'class' the line is of that resemblance:
+they resemble other classes, which the original model says as well. So where a
+class goes whole the line is of that resemblance:
 
 .. math::
   \tau_i = b - a \lambda_i(\theta_o) + s \xi, \quad
@@ -67,7 +68,8 @@ from unlearn_jax.types import (
   UnlearningMethod,
 )
 
-Level = Literal['example', 'set', 'class']
+Level = Literal['example', 'set']
+Line = Literal['confidence', 'resemblance']
 
 
 def logit_confidence(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -129,10 +131,10 @@ def from_unheard(
   unheard_logits: np.ndarray,
   unheard_label: np.ndarray,
 ) -> dict[str, float]:
-  """Returns slope and offset by `calibrate`; at level 'class' the offset alone.
+  """Returns slope and offset by `calibrate`; of a class the offset alone.
 
   Args:
-    options: of the rule, among them 'level' and 'slope'.
+    options: of the rule, among them 'line' and 'slope'.
     heard_logits: of the original model, of recordings in its training set, [n,
       classes].
     heard_label: [n] int.
@@ -153,7 +155,7 @@ def from_unheard(
     )
   )
   confidence = np.asarray(logit_confidence(*unheard))
-  if options['level'] == 'class':
+  if options['line'] == 'resemblance':
     known = -np.asarray(resemblance(*heard))
     if not np.isfinite(np.mean(confidence) + np.mean(known)):
       raise ValueError('logits must be finite, and of at least one recording.')
@@ -178,6 +180,7 @@ def confidence_matching_direction(
   loss_weight: jax.typing.ArrayLike,
   distill_weight: jax.typing.ArrayLike,
   level: Level = 'example',
+  line: Line = 'confidence',
 ) -> tuple[Params, Metrics]:
   """Returns the gradient of J.
 
@@ -195,13 +198,14 @@ def confidence_matching_direction(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
-    level: what is matched: the confidence in each forget example; in the set
-      of them, by its mean; or in each by its resemblance to other classes.
+    level: what is matched: the confidence in each forget example, or in the
+      set of them, by its mean.
+    line: what of the original model the target is a line of.
   """
   forget, retain = fill_padding(forget), fill_padding(retain)
   label = forget['label']
   logits = predict_fn(original, forget)
-  if level == 'class':
+  if line == 'resemblance':
     known = -resemblance(logits, label)
   else:
     known = logit_confidence(logits, label)
@@ -240,6 +244,7 @@ def confidence_matching(
   loss_weight: float = 3.0,
   distill_weight: float = 10.0,
   level: Level = 'example',
+  line: Line = 'confidence',
 ) -> UnlearningMethod:
   """Confidence matching as an `UnlearningMethod`.
 
@@ -252,14 +257,19 @@ def confidence_matching(
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
     distill_weight: kappa, at least 0.
-    level: 'example', 'set' for all of a speaker who is no class, or 'class'
-      for a class that goes whole.
+    level: 'example', or 'set' for all of a speaker or a class.
+    line: of the 'confidence' in a recording, or of its 'resemblance' to other
+      classes, for a class that goes whole.
 
   Raises:
     ValueError: if an option is out of bounds.
   """
-  if level not in get_args(Level):
-    raise ValueError(f"level must be example, set or class, got '{level}'.")
+  for name, value, allowed in (
+    ('level', level, get_args(Level)),
+    ('line', line, get_args(Line)),
+  ):
+    if value not in allowed:
+      raise ValueError(f"{name} must be {' or '.join(allowed)}, got '{value}'.")
   base.check_range('slope', slope, 0.0)
   base.check_range('offset', offset, -float('inf'))
   base.check_range('spread', spread, 0.0)
@@ -278,6 +288,7 @@ def confidence_matching(
       original=original,
       draw=draw,
       level=level,
+      line=line,
       **hyper,
     )
 

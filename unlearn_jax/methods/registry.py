@@ -67,6 +67,7 @@ _MATCH = {
   'loss_weight': 3.0,
   'distill_weight': 10.0,
   'level': 'example',
+  'line': 'confidence',
 }
 _MATCH_GROUP = {
   **_MATCH,
@@ -76,13 +77,12 @@ _MATCH_GROUP = {
   'level': 'set',
 }
 _MATCH_CLASS = {
-  **_MATCH,
-  'slope': 1.0,
-  'offset': -7.0,
-  'spread': 1.0,
-  'loss_weight': 10.0,
+  **_MATCH_GROUP,
+  'slope': 0.5,
+  'offset': -10.5,
+  'spread': 1.2,
   'distill_weight': 30.0,
-  'level': 'class',
+  'line': 'resemblance',
 }
 _match_preset = functools.partial(
   Preset, schedule='cosine', forget_batch=32, calibrate=True
