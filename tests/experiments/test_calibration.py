@@ -109,6 +109,15 @@ def test_of_retrained_models_of_a_search(task):
   np.testing.assert_allclose([found['slope'], found['offset']], want, rtol=1e-4)
 
 
+def test_settings_that_an_earlier_version_found(task):
+  """They lack an option; what the rule takes in its place counts."""
+  held_out = cell(np.arange(200, 300))
+  options = {k: v for k, v in SPEC.preset.options.items() if k != 'line'}
+  old = dataclasses.replace(SPEC.preset, options=options)
+  got, _ = calibration.options(task, held_out, NAME, old, None)
+  assert got == calibration.options(task, held_out, NAME, SPEC.preset, None)[0]
+
+
 def test_of_retrained_models_of_a_class(task):
   """The slope stays; means agree."""
   one = reference(task, np.arange(50), 'keyword:up')

@@ -155,7 +155,7 @@ def from_unheard(
     )
   )
   confidence = np.asarray(logit_confidence(*unheard))
-  if options['line'] == 'resemblance':
+  if options.get('line') == 'resemblance':  # Not in settings of old.
     known = -np.asarray(resemblance(*heard))
     if not np.isfinite(np.mean(confidence) + np.mean(known)):
       raise ValueError('logits must be finite, and of at least one recording.')
