@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -360,7 +361,8 @@ def test_an_ablation(workdir, run_job, tmp_path):
   rows = [row for row in table.splitlines() if row.startswith('| delete')]
   assert [row.split(' | ')[0] for row in rows] == ['| delete', f'| {name}']
   card = cards[name]
-  assert f'| {100 * card.value:.1f} |' in rows[1]
+  assert f'| {100 * card.value:.1f} ± ' in rows[1]
+  assert re.search(r' \| [+-]\d+\.\d \|$', rows[1])  # One seed.
 
 
 def test_report_without_a_retrained_model(workdir, run_job, tmp_path):

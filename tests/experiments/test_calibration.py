@@ -13,7 +13,7 @@ import pytest
 from experiments import calibration
 from experiments import course
 from unlearn_jax.methods import registry
-from unlearn_jax.methods.confidence_matching import calibrate
+from unlearn_jax.methods.confidence_line import calibrate
 from unlearn_jax.methods.confidence_matching import confidence_matching
 
 NAME = 'confidence_matching'

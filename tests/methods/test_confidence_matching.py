@@ -11,7 +11,7 @@ import problems as P
 import scipy.special
 
 from unlearn_jax.evaluation.ulira import logit_confidence as twin_confidence
-from unlearn_jax.methods.confidence_matching import calibrate
+from unlearn_jax.methods.confidence_line import calibrate
 from unlearn_jax.methods.confidence_matching import confidence_matching
 from unlearn_jax.methods.confidence_matching import (
   confidence_matching_direction,

@@ -14,8 +14,8 @@ from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.boundary_expand import boundary_expand
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.cf_k import cf_k
+from unlearn_jax.methods.confidence_line import from_unheard
 from unlearn_jax.methods.confidence_matching import confidence_matching
-from unlearn_jax.methods.confidence_matching import from_unheard
 from unlearn_jax.methods.delete import delete
 from unlearn_jax.methods.eu_k import eu_k
 from unlearn_jax.methods.fine_tune import fine_tune

@@ -105,7 +105,8 @@ def _change(cards, others):
     return Cell('')
   found = statistics.t_interval(own - its)
   half = 100 * (found.high - found.low) / 2
-  return Cell(f'{100 * found.mean:+.1f} ± {half:.1f}')
+  text = f'{100 * found.mean:+.1f}'
+  return Cell(text if math.isnan(half) else f'{text} ± {half:.1f}')
 
 
 def _is_known(card: MetricCard | None) -> bool:
