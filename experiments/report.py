@@ -26,6 +26,7 @@ from unlearn_jax.evaluation.metric_card import MetricCard
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.evaluation.results_block import Block
 from unlearn_jax.methods import choice
+from unlearn_jax.methods.registry import METHODS
 from unlearn_jax.reporting import attack_files
 from unlearn_jax.reporting import records
 from unlearn_jax.reporting import replication
@@ -51,6 +52,7 @@ REPLICATIONS = flags.DEFINE_multi_string(
   [],
   'A paper_table.jsonl of experiments.paper_table, once for each; not needed.',
 )
+_KINDS = 'sample', 'keyword', 'speaker'
 OUT = flags.DEFINE_string('out', 'RESULTS.md', 'The file to write.')
 PAGE = flags.DEFINE_string(
   'page', None, 'An HTML file to write too; not given: none.'
@@ -212,7 +214,11 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
         task=task,
         request=request,
         kind=kind,
-        cards={m: own for m, own in methods.items() if m not in variants},
+        cards={
+          m: methods[m]
+          for m in sorted(methods, key=_place_of_method)
+          if m not in variants
+        },
         variants=variants,
         corpus=corpus,
         frames=frames,
@@ -220,7 +226,23 @@ def _blocks(cards: Sequence[MetricCard]) -> list[Block]:
         condition=', '.join(differs),
       )
     )
-  return blocks
+  tasks = list(dict.fromkeys(block.task for block in blocks))
+  conditions = list(dict.fromkeys(block.condition for block in blocks))
+  return sorted(
+    blocks,
+    key=lambda block: (
+      conditions.index(block.condition),
+      tasks.index(block.task),
+      _KINDS.index(block.kind) if block.kind in _KINDS else len(_KINDS),
+      block.forget_size() if block.kind == 'sample' else 0,
+    ),
+  )
+
+
+def _place_of_method(name: str) -> int:
+  """Returns where a method stands, whichever call of the study ran it."""
+  names = list(METHODS)
+  return names.index(name) if name in names else len(names)
 
 
 def _condition(card: MetricCard) -> tuple[str, str, int]:
