@@ -98,8 +98,10 @@ def changed(preset: Preset, name: str) -> Preset:
   for change in rest.removesuffix(']').split(';'):
     field, equals, value = change.partition('=')
     if not (equals and rest.endswith(']')):
-      raise InputError(f'{name!r} must be method[field=value;field=value].')
-    preset = _override(preset, method, field, value, name)
+      raise InputError(
+        f'--methods: {name!r} must be method[field=value;field=value].'
+      )
+    preset = _override(preset, method, field, value, f'--methods: {name}')
   return preset
 
 
