@@ -15,6 +15,7 @@ import pytest
 from test_kws_unlearn import metrics
 
 from experiments import cli
+from experiments import inner
 from experiments import work
 from unlearn_jax.evaluation import outcome
 from unlearn_jax.methods import registry
@@ -136,10 +137,20 @@ def test_all_seeds_share_one_split(workdir):
   assert {d['split_seed'] for d in described} == {0}
 
 
-def test_more_methods_run_only_what_is_new(workdir, run_job, tmp_path):
+def test_more_methods_run_only_what_is_new(
+  workdir, run_job, tmp_path, monkeypatch
+):
   again = tmp_path / 'again'
   shutil.copytree(workdir, again)
   before = made(again)
+  measured = []
+
+  def with_inner(task, cell, outcomes, models):
+    measured.append({outcome.method for outcome in outcomes})
+    return measure(task, cell, outcomes, models)
+
+  measure = inner.with_inner
+  monkeypatch.setattr(inner, 'with_inner', with_inner)
   run_job(
     'benchmark',
     f'--workdir={again}',
@@ -150,6 +161,8 @@ def test_more_methods_run_only_what_is_new(workdir, run_job, tmp_path):
   assert {path: after[path] for path in before} == before
   new = collections.Counter(path.parts[0] for path in after.keys() - before)
   assert new == {'tuning': 1, 'sample_10pc': 1, 'keyword_up': 1}
+  # The others are what the new model is compared with.
+  assert measured == 2 * [{'original', 'retrain', 'fine_tune'}]
 
 
 def test_other_methods_and_requests_stay_in_the_records(
