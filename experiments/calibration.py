@@ -73,6 +73,37 @@ def of_search(
     return {}
 
 
+def of_members(
+  method: str,
+  preset: Preset,
+  heard: tuple[np.ndarray, np.ndarray],
+  unheard: tuple[np.ndarray, np.ndarray],
+  label: np.ndarray,
+) -> dict[str, float]:
+  """Returns options of a method for all members of a population.
+
+  No options leave the preset's.
+
+  Args:
+    method: in the registry.
+    preset: says whether to calibrate.
+    heard: logits [members, n, classes], and which are of recordings that the
+      member was trained on, [members, n] bool.
+    unheard: likewise of other members, or the same, and what they never heard.
+    label: [n] int.
+  """
+  read = registry.spec(method).from_unheard
+  if read is None or not preset.calibrate:
+    return {}
+  sides = []
+  for logits, which in (heard, unheard):
+    sides += [logits[which], np.broadcast_to(label, which.shape)[which]]
+  try:
+    return read(preset.options, *sides)
+  except ValueError:  # Members that diverged say nothing.
+    return {}
+
+
 def _is_of_samples(task, cell):
   request = forget.parse(cell.request)
   return forget.scope(request, task.training.task) == 'sample'

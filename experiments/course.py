@@ -12,7 +12,7 @@ from experiments.cells import Cell
 from experiments.cells import Run
 from experiments.task import Task
 from unlearn_jax.datasets import batches
-from unlearn_jax.datasets import crops
+from unlearn_jax.datasets.lengths import by_length
 from unlearn_jax.evaluation.outcome import ORIGINAL
 from unlearn_jax.evaluation.outcome import RETRAIN
 from unlearn_jax.methods import registry
@@ -59,9 +59,10 @@ def of_run(
   forget, retain = cell.rows['forget'], cell.rows['retain']
 
   def epoch_batches(epoch):
-    return spec.epoch_batches(
+    made = spec.epoch_batches(
       preset, forget, retain, epoch=epoch, seed=run.entropy()
     )
+    return _by_length(task, run, epoch, made)
 
   steps = map(fit.steps_of, map(epoch_batches, range(preset.epochs)))
   state = loop.init(method, original, run.key())
@@ -97,13 +98,18 @@ def _training(task, method, run, rows):
 
   def epoch_batches(epoch):
     rng = np.random.default_rng([*run.entropy(), epoch])
-    if not task.data.in_buckets:
-      return None, batches.one_pass(rows, recipe.batch_size, rng)
-    lengths = task.examples[task.data.input_name].lengths
-    made = crops.similar_lengths(
-      rows, recipe.batch_size, lengths, rng, together=fit.STEPS_PER_CALL
-    )
-    return None, made
+    made = None, batches.one_pass(rows, recipe.batch_size, rng)
+    return _by_length(task, run, epoch, made)
 
   state = set_total_steps(state, recipe.steps(len(rows)))
   return Course(state, recipe.epochs, epoch_batches)
+
+
+def _by_length(task, run, epoch, made):
+  """Returns the batches of an epoch, of similar length where that is asked."""
+  if not task.data.in_buckets:
+    return made
+  lengths = task.examples[task.data.input_name].lengths
+  return by_length(
+    made, lengths, np.random.default_rng([*run.entropy(), epoch, 1])
+  )

@@ -13,6 +13,7 @@ from unlearn_jax.datasets import crops
 from unlearn_jax.datasets import streaming
 from unlearn_jax.datasets import waveforms
 from unlearn_jax.datasets.corpus import Corpus
+from unlearn_jax.datasets.lengths import length_buckets
 from unlearn_jax.features.log_mel import LogMelConfig
 from unlearn_jax.features.store import load_features
 from unlearn_jax.features.utterances import load_utterances
@@ -36,7 +37,7 @@ class Reading:
       utterances.
     where: 'device', 'stream', or 'auto' by size.
     workers: processes that read a stream; 0 is threads alone.
-    length_buckets: batches of training are of similar length.
+    length_buckets: batches are of similar length.
   """
 
   crop_ms: float
@@ -80,7 +81,7 @@ class Data:
 
   @property
   def in_buckets(self) -> bool:
-    """Says whether batches of training are of similar length."""
+    """Says whether batches are of similar length."""
     varies = hasattr(self.examples[self.input_name], 'cropped')
     return self.reading.length_buckets and varies
 
@@ -136,7 +137,7 @@ class Data:
 
   @functools.cached_property
   def _buckets(self):
-    return crops.length_buckets(self.examples[self.input_name].lengths)
+    return length_buckets(self.examples[self.input_name].lengths)
 
 
 def arranged(features: np.ndarray, frames: Frames) -> np.ndarray:

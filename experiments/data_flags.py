@@ -41,10 +41,10 @@ CROP_MS = flags.DEFINE_float(
 LENGTH_BUCKETS = flags.DEFINE_bool(
   'length_buckets',
   False,
-  'Likewise, for --model=hf:...: batches of training hold utterances of '
-  'similar length, and end with the longest where that is shorter than '
-  '--crop_ms: less silence to compute on, a program for each length, and '
-  'batches that are mixed less, so that an epoch teaches less.',
+  'Likewise, for --model=hf:...: batches of training and unlearning hold '
+  'utterances of similar length, and end with the longest where that is '
+  'shorter than --crop_ms: less silence to compute on, a program for each '
+  'length, and batches that are mixed less, so that an epoch teaches less.',
 )
 SCORE_CROPS = flags.DEFINE_integer(
   'score_crops',

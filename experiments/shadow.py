@@ -88,10 +88,10 @@ def main(task_name: str) -> None:
       RETRAIN, reference, Worlds(phi, never & turn, phi, never & ~turn)
     ),
   ]
-  judged += [
-    shadow_forget.forget(job, name, params, rows, groups, seen)
-    for name in names
-  ]
+  members = shadow_forget.Members(params, rows, groups, seen)
+  for name in names:
+    job = shadow_forget.calibrate(job, name, members)
+    judged.append(shadow_forget.forget(job, name, members))
   try:
     page = shadow_report.write(job, rows, reference, never, judged)
   except ValueError as error:

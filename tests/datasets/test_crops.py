@@ -10,6 +10,7 @@ from unlearn_jax.datasets import batches
 from unlearn_jax.datasets import crops as crops_lib
 from unlearn_jax.datasets.crops import Crops
 from unlearn_jax.datasets.crops import Examples
+from unlearn_jax.datasets.lengths import length_buckets
 
 CROP = 6
 # Shorter than a crop, as long, longer; 13 = 2 x 6 + 1.
@@ -150,35 +151,9 @@ class ScoringTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'k must be at least 1, got 0'):
       crops_lib.even_starts(LENGTHS, CROP, 0)
 
-  @parameterized.parameters(1.0, 1.25, 2.0)
-  def test_buckets_hold_each_utterance_once(self, ratio):
-    lengths = np.random.default_rng(0).integers(50, 400, 300)
-    buckets = crops_lib.length_buckets(lengths, ratio)
-    rows = np.concatenate([rows for _, rows in buckets])
-    np.testing.assert_array_equal(np.sort(rows), np.arange(300))
-    for crop_frames, rows in buckets:
-      self.assertEqual(crop_frames, lengths[rows].max())
-      self.assertLessEqual(crop_frames, ratio * lengths[rows].min())
-    sizes = [crop_frames for crop_frames, _ in buckets]
-    self.assertEqual(sizes, sorted(set(sizes)))
-    if ratio > 1:  # ln(400 / 50) / ln(ratio), rounded up.
-      self.assertLessEqual(len(buckets), np.ceil(np.log(8) / np.log(ratio)))
-
-  def test_worked_example_of_buckets(self):
-    got = crops_lib.length_buckets(np.array([10, 4, 8, 5, 9]))
-    want = [(5, [1, 3]), (10, [0, 2, 4])]
-    self.assertEqual([(n, r.tolist()) for n, r in got], want)
-
-  def test_no_utterances(self):
-    self.assertEmpty(crops_lib.length_buckets(np.zeros(0, int)))
-
-  def test_bad_ratio(self):
-    with self.assertRaisesRegex(ValueError, 'ratio must be at least 1'):
-      crops_lib.length_buckets(LENGTHS, 0.9)
-
   def test_an_utterance_is_scored_whole(self):
     examples = Examples({'features': make_crops(START)})
-    for crop_frames, rows in crops_lib.length_buckets(LENGTHS):
+    for crop_frames, rows in length_buckets(LENGTHS):
       features = examples.cropped(np.zeros(6, int), crop_frames)['features']
       for row in rows:
         np.testing.assert_array_equal(
@@ -221,28 +196,6 @@ class ExamplesTest(parameterized.TestCase):
 
 
 class BucketsTest(parameterized.TestCase):
-  def test_every_row_once_in_batches_of_similar_length(self):
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 1_000, 500)
-    rows = rng.permutation(500)[:430]
-    made = [
-      crops_lib.similar_lengths(
-        rows, 10, lengths, np.random.default_rng(seed), together=4
-      )
-      for seed in (1, 1, 2)
-    ]
-    for a, b in zip(made[0], made[1], strict=True):
-      np.testing.assert_array_equal(a, b)
-    self.assertTrue((made[0].rows != made[2].rows).any())
-    for sides in made:
-      seen = sides.rows[sides.mask > 0]
-      np.testing.assert_array_equal(np.sort(seen), np.sort(rows))
-      # The 40 rows of each call are neighbours in the order of lengths.
-      ranks = np.searchsorted(np.sort(lengths[rows]), lengths[sides.rows])
-      calls = ranks[:40].reshape(10, 40)
-      self.assertLess((calls.max(1) - calls.min(1)).max(), 45)
-      self.assertTrue((np.diff(calls.min(1)) < 0).any())  # Shuffled.
-
   def test_crops_end_with_the_longest_of_a_call(self):
     examples = Examples({'x': make_crops()}, seed=(1,), in_buckets=True)
     calls = [

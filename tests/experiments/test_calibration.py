@@ -142,6 +142,36 @@ def test_a_search_of_single_recordings_reads_the_held_out(task):
   assert got == want != {}
 
 
+def test_of_members_of_a_population(task):
+  """What some heard, and others, of other recordings, never did."""
+  rng = np.random.default_rng(0)
+  trained, others = rng.normal(size=(2, 6, 40, 2)) * [[[[1]]], [[[2]]]]
+  others, label = others[:3], task.label[:40]
+  seen, never = rng.random((6, 40)) < 0.5, rng.random((3, 40)) < 0.3
+  own = np.where(label == 1, 1, -1)
+  want = calibrate(
+    ((trained[..., 1] - trained[..., 0]) * own)[seen],
+    ((others[..., 1] - others[..., 0]) * own)[never],
+  )
+  for name, preset in (
+    (NAME, SPEC.preset),
+    (NAME, dataclasses.replace(SPEC.preset, calibrate=False)),
+    ('npo', dataclasses.replace(registry.spec('npo').preset, calibrate=True)),
+  ):
+    found = calibration.of_members(
+      name, preset, (trained, seen), (others, never), label
+    )
+    if name == NAME and preset.calibrate:
+      np.testing.assert_allclose([*found.values()], want, rtol=1e-4)
+    else:
+      assert found == {}
+  trained[:] = np.nan
+  got = calibration.of_members(
+    NAME, SPEC.preset, (trained, seen), (others, never), label
+  )
+  assert got == {}
+
+
 @pytest.mark.parametrize(
   ('name', 'calibrate'), [(NAME, False), ('npo', True), ('npo', False)]
 )

@@ -12,6 +12,7 @@ import studies
 from unlearn_jax.evaluation import population_cards
 from unlearn_jax.evaluation import roc
 from unlearn_jax.evaluation import statistics
+from unlearn_jax.evaluation import ulira
 from unlearn_jax.populations import program
 from unlearn_jax.populations import train
 from unlearn_jax.reporting import attack_files
@@ -86,6 +87,29 @@ def test_every_population_has_cards_and_a_place_on_the_page(workdir, run_job):
   assert html.count('<svg') == 2
   assert 'Most exposed after fine_tune' in html
   assert html.count('data:audio/wav;base64,') == 3 * (4 + 2)
+
+
+def test_options_are_read_off_the_members(run_job, workdir, tmp_path, capsys):
+  """Off a pilot, which a run for the sake of others has changed."""
+  shutil.copytree(workdir, tmp_path / 'w')
+  flags_ = [f'--workdir={tmp_path / "w"}', *FLAGS, '--forget_fraction=0.5']
+  flags_ += ['--method=confidence_matching']
+  run_job('kws_shadow', *flags_)
+  said = capsys.readouterr().out
+  design = load(tmp_path / 'w' / 'design.npz')
+  heard = load(tmp_path / 'w' / 'logits.npz')
+  (pilot,) = (tmp_path / 'w').glob('logits_confidence_matching_*_pilot.npz')
+  label = heard['label'][design['rows']]
+  phi, others = (
+    ulira.logit_confidence(found['logits'][:, design['rows']], label)
+    for found in (heard, load(pilot))
+  )
+  assert len(others) == 8 < len(phi)
+  phi, others = phi[design['seen']], others[~design['seen'][:8]]
+  slope = others.std() / phi.std()
+  offset = others.mean() - slope * phi.mean()
+  want = f'read off the members: slope {slope:.3g}, offset {offset:.3g}'
+  assert want in said
 
 
 def test_leaves_what_a_page_needs(workdir):

@@ -28,6 +28,10 @@ class IndexBatches(NamedTuple):
   mask: jax.Array | np.ndarray
 
 
+# Forget and retain batches of the same steps; None for what has no such set.
+Call = tuple[IndexBatches | None, IndexBatches | None]
+
+
 def one_pass(
   rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
 ) -> IndexBatches:

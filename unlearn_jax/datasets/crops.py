@@ -15,12 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.datasets.batches import IndexBatches
-from unlearn_jax.datasets.batches import one_pass
+from unlearn_jax.datasets.batches import Call
+from unlearn_jax.datasets.lengths import length_buckets
 from unlearn_jax.types import Array, Batch
-
-# One call of the compiled loop: batches [steps, batch] of each set, or None.
-Call = tuple[IndexBatches | None, IndexBatches | None]
 
 
 class Cuttable:
@@ -134,62 +131,6 @@ def even_starts(lengths: np.ndarray, crop_frames: int, k: int) -> np.ndarray:
   return (np.arange(k)[:, None] * room[None] // (k - 1)).astype(np.int32)
 
 
-def length_buckets(
-  lengths: np.ndarray, ratio: float = 1.25
-) -> list[tuple[int, np.ndarray]]:
-  """Groups utterances of similar length, to score each of them whole.
-
-  A network is compiled for few lengths: an utterance becomes one crop, begun
-  at 0, of the length of the longest of its bucket, and so is repeated to at
-  most `ratio` of itself.
-
-  Args:
-    lengths: [n] frames, at least 1.
-    ratio: of the longest to the shortest of a bucket, at least 1.
-
-  Returns:
-    pairs (crop_frames, rows), shortest first; each row is in one of them.
-  """
-  if not ratio >= 1:
-    raise ValueError(f'ratio must be at least 1, got {ratio}.')
-  lengths = np.asarray(lengths)
-  order = np.argsort(-lengths, kind='stable')
-  buckets = []
-  while len(order):
-    longest = lengths[order[0]]
-    inside = lengths[order] * ratio >= longest
-    buckets.append((int(longest), np.sort(order[inside])))
-    order = order[~inside]
-  return buckets[::-1]
-
-
-def similar_lengths(
-  rows: np.ndarray,
-  batch_size: int,
-  lengths: np.ndarray,
-  rng: np.random.Generator,
-  *,
-  together: int,
-) -> IndexBatches:
-  """Visits every row once, in batches of similar length.
-
-  Args:
-    rows: [n] int.
-    batch_size: at least 1; the last batch is padded, and of the longest.
-    lengths: of all utterances.
-    rng: decides the order among equals, and that of the calls.
-    together: steps of a call of the compiled loop, whose crops are as long.
-  """
-  rows = rng.permutation(np.asarray(rows, np.int32))
-  rows = rows[np.argsort(np.asarray(lengths)[rows], kind='stable')]
-  made = one_pass(rows, batch_size)
-  whole = len(made.rows) // together
-  order = np.arange(len(made.rows))
-  blocks = order[: whole * together].reshape(whole, together)
-  order[: whole * together] = rng.permutation(blocks).ravel()
-  return IndexBatches(made.rows[order], made.mask[order])
-
-
 def _room(lengths, crop_frames):
   lengths = np.asarray(lengths, np.int64)
   if crop_frames < 1 or (lengths < 1).any():
@@ -223,9 +164,9 @@ class Examples:
     arrays: arrays [n, ...] and, in the place of one, a `Cropped` of n
       utterances.
     seed: of the crops, non-negative integers.
-    in_buckets: crops of a call of the compiled loop end with the longest
-      utterance of its `length_buckets`, where that is shorter than a crop: for
-      networks that know how much is sound. See `similar_lengths`.
+    in_buckets: crops of a step end with the longest utterance of its
+      `length_buckets`, where that is shorter than a crop: for networks that
+      know how much is sound. See `lengths.by_length`.
   """
 
   arrays: Batch

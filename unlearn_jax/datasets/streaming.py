@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.datasets import crops as crops_lib
+from unlearn_jax.datasets.batches import Call
 from unlearn_jax.datasets.batches import IndexBatches
 from unlearn_jax.types import Array, Batch
 
@@ -134,7 +135,7 @@ class Stream(crops_lib.Examples):
         )
 
   def calls(
-    self, calls: Sequence[crops_lib.Call], epoch: int
+    self, calls: Sequence[Call], epoch: int
   ) -> Generator[tuple[Any, Any, Batch | None]]:
     """Yields (forget, retain, None), stacked as `training.loop.run` takes them.
 

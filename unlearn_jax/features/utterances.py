@@ -20,7 +20,7 @@ import numpy as np
 
 from unlearn_jax.datasets.corpus import Corpus
 from unlearn_jax.datasets.crops import Crops
-from unlearn_jax.datasets.crops import length_buckets
+from unlearn_jax.datasets.lengths import length_buckets
 from unlearn_jax.datasets.streaming import CropsOnDisk
 from unlearn_jax.features import store
 from unlearn_jax.features.log_mel import log_mel

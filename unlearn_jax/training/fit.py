@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.datasets import batches
+from unlearn_jax.datasets.batches import Call
 from unlearn_jax.datasets.batches import IndexBatches
-from unlearn_jax.datasets.crops import Call
 from unlearn_jax.datasets.crops import Examples
 from unlearn_jax.training import loop
 from unlearn_jax.training.layout import Layout
@@ -210,15 +210,15 @@ def steps_of(epoch_batches: EpochBatches) -> int:
   return sizes.pop()
 
 
-def _cut(epoch_batches: EpochBatches) -> list[Call]:
-  """Cuts an epoch into calls of `STEPS_PER_CALL` steps, the last padded."""
-  calls = -(-steps_of(epoch_batches) // STEPS_PER_CALL)
+def _cut(epoch_batches: EpochBatches, steps_per_call: int) -> list[Call]:
+  """Cuts an epoch into calls of so many steps, the last padded."""
+  calls = -(-steps_of(epoch_batches) // steps_per_call)
 
   def parts(side):
     if side is None:
       return [None] * calls
-    side = batches.pad_steps(side, calls * STEPS_PER_CALL)
-    shape = calls, STEPS_PER_CALL, *side.rows.shape[1:]
+    side = batches.pad_steps(side, calls * steps_per_call)
+    shape = calls, steps_per_call, *side.rows.shape[1:]
     return [
       IndexBatches(rows, mask)
       for rows, mask in zip(
@@ -232,7 +232,9 @@ def _cut(epoch_batches: EpochBatches) -> list[Call]:
 
 def _run_epoch(program, tree, epoch_batches, examples, progress, saver, layout):
   """Runs what is left of an epoch, call after call."""
-  steps, calls = steps_of(epoch_batches), _cut(epoch_batches)
+  # Crops of a call are equally long.
+  steps_per_call = 1 if examples.in_buckets else STEPS_PER_CALL
+  steps, calls = steps_of(epoch_batches), _cut(epoch_batches, steps_per_call)
   left = calls[progress.calls :]
   with contextlib.closing(examples.calls(left, progress.epochs)) as made:
     for index in left:
@@ -248,7 +250,8 @@ def _run_epoch(program, tree, epoch_batches, examples, progress, saver, layout):
       if layout is not None:  # The compiler may have chosen another.
         tree['state'] = layout.state(tree['state'])
       progress.run_s += seconds
-      real = min(steps - progress.calls * STEPS_PER_CALL, STEPS_PER_CALL)
+      done = progress.calls * steps_per_call
+      real = min(steps - done, steps_per_call)
       _check_finite(metrics, progress.steps, real)
       for name, values in metrics.items():
         values = np.asarray(values)[:real].tolist()
