@@ -29,6 +29,18 @@ hypothesis.settings.load_profile('same')
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope='session', autouse=True)
+def compiled_dir(tmp_path_factory, worker_id) -> pathlib.Path:
+  """Where workers keep compiled programs, for each other and later files."""
+  folder = tmp_path_factory.getbasetemp()
+  folder = (folder if worker_id == 'master' else folder.parent) / 'compiled'
+  folder.mkdir(exist_ok=True)
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  return folder
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _forget_programs():
   """Drops what a file compiled.

@@ -54,9 +54,11 @@ def _optimise() -> Iterator[None]:
 
 
 @pytest.fixture(scope='session')
-def cache_dir(tmp_path_factory) -> pathlib.Path:
+def cache_dir(tmp_path_factory, compiled_dir) -> pathlib.Path:
   """Shared by all jobs: corpora, features and programs are made once."""
-  return tmp_path_factory.mktemp('cache')
+  folder = tmp_path_factory.mktemp('cache')
+  (folder / 'compiled').symlink_to(compiled_dir)
+  return folder
 
 
 @pytest.fixture(scope='session')

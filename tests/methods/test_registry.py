@@ -93,6 +93,7 @@ def make(name, model='plain'):
   return _make(same[0], model)
 
 
+@functools.cache
 def stacks(name, seed=0):
   """Forget and retain batches as the row lays them out, None if not needed."""
   row = spec(name)
