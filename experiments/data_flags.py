@@ -43,8 +43,8 @@ LENGTH_BUCKETS = flags.DEFINE_bool(
   False,
   'Likewise, for --model=hf:...: batches of training and unlearning hold '
   'utterances of similar length, and end with the longest where that is '
-  'shorter than --crop_ms: less silence to compute on, a program for each '
-  'length, and batches that are mixed less, so that an epoch teaches less.',
+  'shorter than --crop_ms: less silence to compute on, but a program to '
+  'compile for each of a few lengths, and batches that are mixed less.',
 )
 SCORE_CROPS = flags.DEFINE_integer(
   'score_crops',

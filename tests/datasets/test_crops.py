@@ -197,16 +197,18 @@ class ExamplesTest(parameterized.TestCase):
 
 class BucketsTest(parameterized.TestCase):
   def test_crops_end_with_the_longest_of_a_call(self):
-    examples = Examples({'x': make_crops()}, seed=(1,), in_buckets=True)
+    utterances = make_utterances(np.array([1, 3, 6, 7, 13, 20]))
+    crops = make_crops(utterances=utterances)
+    examples = Examples({'x': crops}, seed=(1,), in_buckets=True)
     calls = [
       (None, batches.one_pass(np.array(rows), 2))
       for rows in ([0], [1, 0], [1, 2], [5, 0])
     ]
     calls.append((batches.one_pass(np.array([2]), 1), calls[0][1]))
     got = [x['x'].crop_frames for _, _, x in examples.calls(calls, 0)]
-    # Of at most 6 frames, the buckets end at 1, 4 and 6.
-    self.assertEqual(got, [1, 4, 6, 6, 6])
-    whole = Examples({'x': make_crops()}, seed=(1,))
+    # Of at most 6 frames, the buckets end at 1, 3 and 6.
+    self.assertEqual(got, [1, 3, 6, 6, 6])
+    whole = Examples({'x': crops}, seed=(1,))
     for (_, side, x), (_, _, y) in zip(
       examples.calls(calls[:4], 3), whole.calls(calls[:4], 3), strict=True
     ):

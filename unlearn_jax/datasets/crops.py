@@ -20,6 +20,9 @@ from unlearn_jax.datasets.lengths import length_buckets
 from unlearn_jax.types import Array, Batch
 
 
+_RATIO = 1.5  # Of lengths in training: each length is a program of its own.
+
+
 class Cuttable:
   """What crops of utterances on the device have in common."""
 
@@ -225,7 +228,7 @@ def _heard(utterances):
 
 def _bucket_ends(utterances):
   """Returns the lengths that crops may have, ascending."""
-  buckets = length_buckets(_heard(utterances))
+  buckets = length_buckets(_heard(utterances), _RATIO)
   return [frames for frames, _ in buckets]
 
 
