@@ -19,7 +19,6 @@ from unlearn_jax.datasets.batches import Call
 from unlearn_jax.datasets.lengths import length_buckets
 from unlearn_jax.types import Array, Batch
 
-
 _RATIO = 1.5  # Of lengths in training: each length is a program of its own.
 
 
