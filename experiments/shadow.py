@@ -75,7 +75,7 @@ def main(task_name: str) -> None:
       batch_size=task.recipe.batch_size,
       execution=execution,
     )
-  scored = shadow_members.score(job, params, workdir / 'logits.npz', rows)
+  scored = shadow_members.score(job, params, '', rows)
   never = ~seen
   reference = shadow_report.Population(scored, kept=seen)
   # Those that never saw an utterance, against others that never saw it; each

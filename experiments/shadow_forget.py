@@ -143,7 +143,7 @@ def calibrate(job: jobs.Job, name: str, members: Members) -> jobs.Job:
   few = np.arange(min(_PILOT, len(seen)))
   made = f'_{_made(job, name)}_pilot'
   params = _unlearn(job, name, members, few, _cut(members)[few, 0], made)
-  shadow_members.score(job, params, _path(job, made), members.rows)
+  shadow_members.score(job, params, made, members.rows)
   said, _ = _logits(job, made, members.rows)
   job, found = read(job, said, never[few])
   said_of = ', '.join(f'{k} {v:.3g}' for k, v in found.items())
@@ -170,7 +170,7 @@ def forget(job: jobs.Job, name: str, members: Members) -> shadow_report.Judged:
   made = f'_{_made(job, name)}'
   shadow_members.save(job.workdir / f'forgotten{made}.npz', forgotten=forgotten)
   params = _unlearn(job, name, members, member, forgotten, made)
-  scored = shadow_members.score(job, params, _path(job, made), rows)
+  scored = shadow_members.score(job, params, made, rows)
   # Both worlds ran the method; one on this utterance, one on others. Of a
   # member that never saw it, one run counts.
   runs = scored.confidence.reshape(cut.shape)
@@ -208,13 +208,9 @@ def _made(job: jobs.Job, name: str) -> str:
   return made
 
 
-def _path(job, made):
-  return job.workdir / f'logits{made}.npz'
-
-
 def _logits(job, made, rows):
   """Returns saved logits [members, rows, classes], and labels [rows]."""
-  with np.load(_path(job, made)) as saved:
+  with np.load(shadow_members.logits_path(job, made)) as saved:
     return saved['logits'][:, rows], saved['label'][rows]
 
 

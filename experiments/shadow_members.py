@@ -74,23 +74,49 @@ def execution(folder: pathlib.Path, epochs: int) -> Iterator[train.Execution]:
 
 
 def score(
-  job: jobs.Job, params: Params, path: pathlib.Path, rows: np.ndarray
+  job: jobs.Job, params: Params, made: str, rows: np.ndarray
 ) -> shadow_report.Scored:
-  """Saves the logits of all members; returns what they say."""
-  label = job.task.label
-  logits = program.logits(
-    job.task.classifier.predict_fn,
-    params,
-    job.task.examples,
-    strategy=cast(program.Strategy, STRATEGY.value),
-  )
-  save(path, logits=logits, label=label)
+  """Saves the logits of all members, once; returns what they say.
+
+  Args:
+    job: of the population.
+    params: of the members, [members, ...].
+    made: ends the names of their folder and of the file of logits.
+    rows: the training utterances.
+
+  Raises:
+    NonFiniteLossError: if a member diverged.
+  """
+  path, label = logits_path(job, made), job.task.label
+  if not _is_of(path, job.workdir / f'members{made}'):
+    logits = program.logits(
+      job.task.classifier.predict_fn,
+      params,
+      job.task.examples,
+      strategy=cast(program.Strategy, STRATEGY.value),
+    )
+    save(path, logits=logits, label=label)
+  with np.load(path) as saved:
+    logits = saved['logits']
   if bad := int((~np.isfinite(logits)).any((1, 2)).sum()):
     raise NonFiniteLossError(
       f'{path}: {bad} of {len(logits)} members diverged; lower the learning '
       'rate.'
     )
   return shadow_report.score(logits, label, rows)
+
+
+def logits_path(job: jobs.Job, made: str) -> pathlib.Path:
+  """Returns the file of logits of members; for `made`, see `score`."""
+  return job.workdir / f'logits{made}.npz'
+
+
+def _is_of(path, folder):
+  """Says whether a file is newer than all in a folder."""
+  if not path.exists():
+    return False
+  made = path.stat().st_mtime_ns
+  return all(of.stat().st_mtime_ns < made for of in folder.rglob('*'))
 
 
 def save(path: pathlib.Path, **arrays: Any) -> None:

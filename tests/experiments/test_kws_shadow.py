@@ -1,6 +1,7 @@
 """A population from the shell: who saw what, and the logits of all."""
 
 import dataclasses
+import os
 import re
 import shutil
 
@@ -58,6 +59,15 @@ def test_goes_on_where_it_was(workdir, run_job, monkeypatch, capsys):
   assert 'ulira.accuracy' in capsys.readouterr().out
   got = load(workdir / 'logits.npz')['logits']
   np.testing.assert_array_equal(got, want)
+
+
+def test_members_are_scored_once(workdir, run_job, monkeypatch):
+  """Unless their file is older than they are."""
+  monkeypatch.setattr(program, 'logits', None)
+  run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
+  os.utime(workdir / 'logits.npz', (0, 0))
+  with pytest.raises(TypeError, match='not callable'):
+    run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
 
 
 def test_every_member_forgets_a_share(workdir):
@@ -257,10 +267,12 @@ def test_a_diverged_member_is_named(workdir, run_job, monkeypatch):
   logits = load(workdir / 'logits.npz')['logits']
   bad = logits.copy()
   bad[2] = np.nan
+  (workdir / 'logits.npz').unlink()
   monkeypatch.setattr(program, 'logits', lambda *args, **options: bad)
   with pytest.raises(NonFiniteLossError, match='1 of 16 members diverged'):
     run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
   monkeypatch.undo()
+  (workdir / 'logits.npz').unlink()
   run_job('kws_shadow', f'--workdir={workdir}', *FLAGS)
 
 
