@@ -52,7 +52,6 @@ REPLICATIONS = flags.DEFINE_multi_string(
   [],
   'A paper_table.jsonl of experiments.paper_table, once for each; not needed.',
 )
-_KINDS = 'sample', 'keyword', 'speaker'
 OUT = flags.DEFINE_string('out', 'RESULTS.md', 'The file to write.')
 PAGE = flags.DEFINE_string(
   'page', None, 'An HTML file to write too; not given: none.'
@@ -60,6 +59,8 @@ PAGE = flags.DEFINE_string(
 COMPACT = flags.DEFINE_string(
   'compact', None, 'Folder for a compact file of each study; not given: none.'
 )
+
+_KINDS = 'sample', 'keyword', 'speaker'  # In the order of the report.
 
 
 def main() -> None:

@@ -122,6 +122,8 @@ def calibrate(job: jobs.Job, name: str, members: Members) -> jobs.Job:
   Raises:
     InputError: if there are fewer groups than parts.
   """
+  if not job.runner.presets[name].calibrate:
+    return job
   seen, never = members.seen, ~members.seen
   trained, label = _logits(job, '', members.rows)
 

@@ -88,7 +88,10 @@ def score(
     NonFiniteLossError: if a member diverged.
   """
   path, label = logits_path(job, made), job.task.label
-  if not _is_of(path, job.workdir / f'members{made}'):
+  if _is_of(path, job.workdir / f'members{made}'):
+    with np.load(path) as saved:
+      logits = saved['logits']
+  else:
     logits = program.logits(
       job.task.classifier.predict_fn,
       params,
@@ -96,8 +99,6 @@ def score(
       strategy=cast(program.Strategy, STRATEGY.value),
     )
     save(path, logits=logits, label=label)
-  with np.load(path) as saved:
-    logits = saved['logits']
   if bad := int((~np.isfinite(logits)).any((1, 2)).sum()):
     raise NonFiniteLossError(
       f'{path}: {bad} of {len(logits)} members diverged; lower the learning '

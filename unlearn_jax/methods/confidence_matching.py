@@ -16,8 +16,9 @@ one that was never heard is close to a line of the confidence in it as heard,
 with a slope above 1. What a model is sure of it would have known anyway; what
 it is less sure of depended on having been heard. `confidence_line` reads slope
 and offset off recordings that were held out, without a retrained model; jobs do
-so for single recordings, and studies off the retrained models of a search for
-all of a speaker or a class (`Preset.calibrate`).
+so for single recordings, studies off the retrained models of a search for all
+of a speaker or a class, and audits off the members of a population
+(`Preset.calibrate`).
 
 For all of a speaker or a class the line says little of one recording, since how
 a voice differs from the others is not to be seen in a model that heard it. So

@@ -1,9 +1,10 @@
 """Drives a method for many epochs: observe, checkpoint, resume, measure.
 
 Training, retraining and unlearning are all driven here. An epoch is cut into
-calls of the compiled loop of a fixed number of steps, so one program serves
-training sets and requests of every size, a non-finite loss is seen soon, and
-after each call there may be a checkpoint.
+calls of the compiled loop of a fixed number of steps (one, where crops end with
+the longest of a step), so one program serves training sets and requests of
+every size, a non-finite loss is seen soon, and after each call there may be a
+checkpoint.
 """
 
 from collections.abc import Callable
