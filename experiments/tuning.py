@@ -1,7 +1,9 @@
 """Finds the settings of methods for a kind of request, and records how.
 
 The model, the forget set and the retrained models of a search are those of a
-seed that no result uses; scores are of validation data.
+seed that no result uses; scores are of validation data. A setting that is as
+near as retrained models are to each other cannot be told from retraining: the
+preset stays if it is, else the nearest setting is chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,9 +79,12 @@ def find_settings(
     for cell, score in zip(cells, scores, strict=True)
   ]
   found = search_lib.mean(each)
+  floors = [gap for score in scores for gap in score.floor]
   forget = ', '.join(cell.request for cell in cells)
   try:
-    best = found.best(GAP)
+    best = found.best(
+      GAP, preset=preset, floor=float(np.mean(floors)) if floors else 0.0
+    )
   except ValueError as error:
     raise InputError(
       f'--search_on={forget}: no setting of {method} has a gap to retraining; '
@@ -91,7 +96,7 @@ def find_settings(
     'forget': forget,
     'forget_hash': ', '.join(cell.subsets.forget_hash for cell in cells),
     'seed': SEED,
-    'retrain_gaps': [gap for score in scores for gap in score.floor],
+    'retrain_gaps': floors,
     'retrain_examples': passes,
     'cost': {
       'compile_s': found.compile_s,

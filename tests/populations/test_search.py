@@ -119,7 +119,7 @@ class SearchTest(parameterized.TestCase):
 
 
 class BestTest(absltest.TestCase):
-  def test_within_the_budget(self):
+  def test_the_preset_stays_where_none_is_known_to_be_better(self):
     preset = preset_of('npo')
     gaps = [0.3, float('nan'), 0.1, 0.1, 0.2]
     trials = [
@@ -128,9 +128,11 @@ class BestTest(absltest.TestCase):
     ]
     found = Search(trials, 0.0, 0.0, 0.0)
     self.assertIs(found.best('gap'), trials[2])
-    self.assertIs(found.best('gap', max_examples=100), trials[0])
-    with self.assertRaisesRegex(ValueError, '^no trial has gap within -1 ex'):
-      found.best('gap', max_examples=-1)
+    for i, floor, want in ((0, 0.29, 2), (0, 0.3, 0), (1, 1.0, 2), (4, 0.2, 4)):
+      best = found.best('gap', preset=trials[i].preset, floor=floor)
+      self.assertIs(best, trials[want])
+    with self.assertRaisesRegex(ValueError, '^no trial has gap.$'):
+      Search(trials[1:2], 0.0, 0.0, 0.0).best('gap')
 
   def test_mean_of_searches(self):
     presets = [dataclasses.replace(preset_of('npo'), epochs=n) for n in (1, 2)]

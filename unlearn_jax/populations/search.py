@@ -65,20 +65,26 @@ class Search:
   run_s: float
   score_s: float
 
-  def best(self, by: str, *, max_examples: float = float('inf')) -> Trial:
+  def best(
+    self, by: str, *, preset: Preset | None = None, floor: float = 0.0
+  ) -> Trial:
     """Returns the trial with the least value, the earliest of equal ones.
 
     Args:
       by: name of the value; nan is worse than any.
-      max_examples: that its run may look at.
+      preset: stays if its value is at most the floor.
+      floor: values below it tell no settings apart, such as the gap between
+        two retrained models.
 
     Raises:
-      ValueError: if there is no such trial.
+      ValueError: if no trial has the value.
     """
-    allowed = [t for t in self.trials if t.examples <= max_examples]
-    allowed = [t for t in allowed if not np.isnan(t.values[by])]
+    allowed = [t for t in self.trials if not np.isnan(t.values[by])]
     if not allowed:
-      raise ValueError(f'no trial has {by} within {max_examples:g} examples.')
+      raise ValueError(f'no trial has {by}.')
+    for trial in allowed:
+      if trial.preset == preset and trial.values[by] <= floor:
+        return trial
     return min(allowed, key=lambda trial: trial.values[by])
 
 
