@@ -265,7 +265,7 @@ method, paired by seed, in points."""
 _HOW_SEARCHED = """\
 Every method tried as many settings, on a seed and a model that no result uses,
 and was judged by the gap on validation data. The first setting is the preset of
-the library. It stays where its gap is at most that between two retrained models,
-below which a search sees chance alone; else the setting with the least gap is
-chosen. Gap within 10 %: the least of the settings that look at no more
+the library. It stays where its gap is at most that between two retrained
+models, below which a search sees chance alone; else the setting with the least
+gap is chosen. Gap within 10 %: the least of the settings that look at no more
 than a tenth of the examples that retraining looks at."""
