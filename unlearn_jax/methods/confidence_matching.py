@@ -21,9 +21,9 @@ of a speaker or a class, and audits off the members of a population
 (`Preset.calibrate`).
 
 For all of a speaker or a class the line says little of one recording, since how
-a voice differs from the others is not to be seen in a model that heard it. So
-at level 'set' only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ..., and
-the retain terms say what is still known of each recording. Recordings that are
+a voice differs from the others is seen in part only in a model that heard it.
+So at level 'set' only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ...,
+and the retain terms say what is still known of each recording. Recordings that are
 held to targets one by one can be told from others of the same speaker.
 
 A class that a model has never heard has about the same logit z_y for every
