@@ -210,8 +210,10 @@ def test_table_of_searches():
     'npo',
     'sample:5%',
     '10.0',
+    '10.0',
     '30.0',  # A tenth of retraining's examples are 100.
     '30.0',
+    '1.0',
     '20.0',
     'epochs 2, learning_rate 0.001, algorithm sgd, schedule constant, beta 0.5',
     '1.5',

@@ -23,8 +23,8 @@ of a speaker or a class, and audits off the members of a population
 For all of a speaker or a class the line says little of one recording, since how
 a voice differs from the others is seen in part only in a model that heard it.
 So at level 'set' only the mean is matched, J = h(E_f[\phi_i - \tau_i]) + ...,
-and the retain terms say what is still known of each recording. Recordings that are
-held to targets one by one can be told from others of the same speaker.
+and the retain terms say what is still known of each recording. Recordings that
+are held to targets one by one can be told from others of the same speaker.
 
 A class that a model has never heard has about the same logit z_y for every
 recording, whatever z_y was in the original model; recordings differ by how much
