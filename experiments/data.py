@@ -88,7 +88,7 @@ class Data:
   def score(
     self, fun: Callable[[Batch, np.ndarray], np.ndarray], rows: np.ndarray
   ) -> np.ndarray:
-    """Calls fun(examples, rows) on batches of one size; means over crops.
+    """Calls fun(examples, rows) on batches of two sizes; means over crops.
 
     Args:
       fun: returns an array [batch, ...].
@@ -101,6 +101,8 @@ class Data:
     for share, examples, mine in self._views(rows):
       numbers = int(np.prod(examples[self.input_name].shape[1:]))
       batch = min(max(_BATCH_NUMBERS // max(1, numbers), _FEWEST), _MOST)
+      if len(mine) <= _FEWEST:
+        batch = _FEWEST
       size = -(-len(mine) // batch) * batch
       padded = np.zeros(size, int)
       padded[: len(mine)] = rows[mine]

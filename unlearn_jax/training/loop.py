@@ -127,15 +127,20 @@ def _check(method, forget, retain):
 
 def _step_or_skip(method, state, forget, retain, examples):
   """Steps, unless both batches are padding alone: then nothing changes."""
+  shapes: list[Any] = []  # Of metrics; a step takes seconds to trace.
 
   def do(state):
-    return step(
+    state, metrics = step(
       method, state, _gather(forget, examples), _gather(retain, examples)
     )
+    shapes.append(jax.eval_shape(lambda: metrics))
+    return state, metrics
 
   def skip(state):
-    _, metrics = jax.eval_shape(do, state)
-    return state, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+    if not shapes:  # As under `jax.disable_jit`, where one branch alone runs.
+      jax.eval_shape(do, state)
+    zeros = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes[0])
+    return state, zeros
 
   masks = [_mask(batch) for batch in (forget, retain) if batch is not None]
   filled = sum(mask.sum() for mask in masks) > 0
