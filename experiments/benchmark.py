@@ -147,15 +147,19 @@ def _blocks(training: Training) -> list[StudyBlock]:
   """
   if not REQUESTS.value:
     raise InputError('--request: must be given, what to forget.')
-  searched = list(dict.fromkeys(map(forget.parse, SEARCH_ON.value)))
-  requests = {str(r): r for r in map(forget.parse, REQUESTS.value)}
+  searched, requests = (
+    list(
+      dict.fromkeys(forget.parse(text, f'--{flag.name}') for text in flag.value)
+    )
+    for flag in (SEARCH_ON, REQUESTS)
+  )
   return [
     _block(
       training,
       request,
       tuple(other for other in searched if other.kind == request.kind),
     )
-    for request in requests.values()
+    for request in requests
   ]
 
 

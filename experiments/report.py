@@ -76,7 +76,8 @@ def main() -> None:
     if COMPACT.value is not None:
       _write_compact(pathlib.Path(COMPACT.value), path, own, found)
   blocks = _blocks(cards)
-  read = [_population(value) for value in ULIRA.value]
+  titles = [block.title for block in blocks]
+  read = [_population(value, titles) for value in ULIRA.value]
   populations = {block.title: block for block, _ in read}
   # A damaged file is said before anything is written.
   attacks = {
@@ -256,7 +257,7 @@ def _condition(card: MetricCard) -> tuple[str, str, int]:
   )
 
 
-def _population(text: str) -> tuple[Block, pathlib.Path]:
+def _population(text: str, titles: Sequence[str]) -> tuple[Block, pathlib.Path]:
   """Reads the cards of a value of --ulira; returns its folder, too."""
   target, equals, path = text.partition('=')
   task, colon, request = target.partition(':')
@@ -265,7 +266,12 @@ def _population(text: str) -> tuple[Block, pathlib.Path]:
       f'--ulira={text}: must be TASK:REQUEST=FOLDER, as '
       'kws:sample:5%=runs/shadow.'
     )
-  parsed = forget.parse(request)
+  parsed = forget.parse(request, '--ulira')
+  if f'{task} {parsed}' not in titles:
+    raise InputError(
+      f'--ulira={text}: must be of a request of the studies: '
+      f'{", ".join(titles)}.'
+    )
   cards: dict[str, dict[str, MetricCard]] = {}
   folder = pathlib.Path(path).expanduser()
   for card in records.read(folder / 'records.jsonl'):

@@ -295,9 +295,23 @@ def test_plan_says_what_is_left(workdir, run_job, capsys):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--request='], '--forget=: .* must be sample:5%'),
-    (['--request=person:x'], "'person:x' must be sample:5%"),
-    (['--request=sample:0.1%'], 'sample:0.1% selects none of the 70 training'),
+    (['--request='], '^--request=: .* must be sample:5%'),
+    (
+      ['--request=person:x'],
+      "^--request=person:x: 'person:x' must be sample:5%",
+    ),
+    (
+      ['--request=sample:0%'],
+      '^--request=sample:0%: sample:0% must be a numbe',
+    ),
+    (
+      ['--request=sample:0.1%'],
+      '^--request=sample:0.1%: .* selects none of th',
+    ),
+    (
+      ['--search_on=person:x'],
+      "^--search_on=person:x: 'person:x' must be samp",
+    ),
     (['--methods=magic'], "--methods: 'magic' is none of retrain, fine_tune"),
     (['--metrics=joy'], '--metrics: joy: must be one of accuracy.forget, acc'),
     (['--search_on=sample:1%'], 'search_on=.* there, --search_on=.* now'),
@@ -408,6 +422,11 @@ def test_report_without_a_retrained_model(workdir, run_job, tmp_path):
     ),
     (['--study=STUDY', '--ulira=kws:x'], '--ulira=kws:x: must be TASK:REQUEST'),
     (['--study=STUDY', '--ulira=x:sample:5%=y'], 'must be TASK:REQUEST=FOLD'),
+    (['--study=STUDY', '--ulira=kws:x=y'], "^--ulira=x: 'x' must be sample:5%"),
+    (
+      ['--study=STUDY', '--ulira=kws:sample:7%=y'],
+      'must be of a request of the studies: kws sample:10%, kws keyword:up',
+    ),
   ],
 )
 def test_bad_input_of_a_report(workdir, run_job, tmp_path, flags, message):

@@ -27,6 +27,7 @@ from unlearn_jax.datasets import splits
 from unlearn_jax.datasets.corpus import Corpus
 
 KINDS = ('sample', 'keyword', 'speaker', 'ids')
+_FLAG = '--forget'
 _GRAMMAR = 'sample:5%, sample:200, keyword:NAME, speaker:NAME or ids:FILE'
 
 
@@ -47,9 +48,14 @@ class ForgetRequest:
   """What to forget: parts, sorted and without repeats.
 
   `str` gives the canonical form, so equal requests have equal strings.
+
+  Attributes:
+    parts: at least one.
+    flag: that gave it, for messages.
   """
 
   parts: tuple[ForgetPart, ...]
+  flag: str = dataclasses.field(default=_FLAG, compare=False, repr=False)
 
   def __str__(self) -> str:
     """Returns the canonical form."""
@@ -62,11 +68,15 @@ class ForgetRequest:
     return kinds.pop() if len(kinds) == 1 else 'mixed'
 
 
-def parse(text: str) -> ForgetRequest:
+def parse(text: str, flag: str = _FLAG) -> ForgetRequest:
   """Parses the value of `--forget`.
 
   >>> str(parse('sample:5.0% + keyword:stop'))
   'keyword:stop+sample:5%'
+
+  Args:
+    text: parts, joined by `+`.
+    flag: that gave it, for messages.
 
   Raises:
     InputError: if the text is malformed or a number out of bounds.
@@ -77,12 +87,14 @@ def parse(text: str) -> ForgetRequest:
     kind, colon, value = (piece.strip() for piece in part.partition(':'))
     if kind not in KINDS or not colon or not value:
       raise _error(
-        text, f'{part.strip()!r} must be {_GRAMMAR}; parts are joined by +'
+        text,
+        f'{part.strip()!r} must be {_GRAMMAR}; parts are joined by +',
+        flag,
       )
     if kind == 'sample':
-      value = _canonical_size(text, value)
+      value = _canonical_size(text, value, flag)
     parts.add(ForgetPart(kind, value))
-  return ForgetRequest(tuple(sorted(parts)))
+  return ForgetRequest(tuple(sorted(parts)), flag)
 
 
 def select(
@@ -164,11 +176,14 @@ def forget_hash(utterance_ids: Iterable[str]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _error(request: ForgetRequest | str, problem: str) -> types.InputError:
-  return types.InputError(f'--forget={request}: {problem}.')
+def _error(
+  request: ForgetRequest | str, problem: str, flag: str | None = None
+) -> types.InputError:
+  flag = flag or getattr(request, 'flag', _FLAG)
+  return types.InputError(f'{flag}={request}: {problem}.')
 
 
-def _canonical_size(text: str, value: str) -> str:
+def _canonical_size(text: str, value: str, flag: str) -> str:
   """Checks and rewrites the value of `sample:`."""
   try:
     if not value.endswith('%'):
@@ -185,6 +200,7 @@ def _canonical_size(text: str, value: str) -> str:
       text,
       f'sample:{value} must be a number of utterances, at least 1, or a '
       'percentage in (0, 100)',
+      flag,
     ) from None
 
 
