@@ -127,7 +127,7 @@ def _check(method, forget, retain):
 
 def _step_or_skip(method, state, forget, retain, examples):
   """Steps, unless both batches are padding alone: then nothing changes."""
-  shapes: list[Any] = []  # Of metrics; a step takes seconds to trace.
+  shapes = []  # Of metrics; a step takes seconds to trace.
 
   def do(state):
     state, metrics = step(
