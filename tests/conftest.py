@@ -27,8 +27,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('same')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
 _LONG = ('colab', 'experiments')  # Folders of files that take minutes.
 
 
