@@ -162,3 +162,57 @@ def test_frames_of_a_second():
   assert encoder.frames(encoder.window) == 1
   assert encoder.frames(encoder.window - 1) == 0
   assert encoder.frames(encoder.window + encoder.hop) == 2
+
+
+def attention_of(width):
+  def matrix():
+    return jnp.float32(rng.standard_normal((width, width)) / np.sqrt(width))
+
+  return {
+    name: {'kernel': matrix(), 'bias': jnp.zeros(width)}
+    for name in ('query', 'key', 'value', 'output')
+  }
+
+
+@pytest.mark.parametrize('lengths', [None, jnp.array([7, 4], jnp.int32)])
+def test_a_frame_added_for_the_fused_kernel_is_not_attended_to(lengths):
+  params = attention_of(16)
+  x = jnp.float32(rng.standard_normal((2, 7, 16)))
+  more, longer = layers.evened(x, lengths)
+  assert more.shape[1] == 8
+  want = layers.attention(params, x, 2, lengths)
+  got = layers.attention(params, more.at[:, 7].set(9.0), 2, longer)
+  np.testing.assert_allclose(got[:, :7], want, rtol=1e-5, atol=1e-6)
+  even, same = layers.evened(more, longer)
+  assert even is more
+  assert same is longer
+
+
+@pytest.mark.parametrize('lengths', [None, jnp.array([49, 20], jnp.int32)])
+@pytest.mark.parametrize('frames', [49, 50])
+def test_fused_attention(lengths, frames):
+  if not layers.has_fused_attention(jnp.bfloat16, 64):
+    pytest.skip('There is no device with a fused attention.')
+  params = attention_of(128)
+  x = jnp.float32(rng.standard_normal((2, frames, 128)))
+
+  def loss_fn(params, x):
+    y = layers.attention(params, x, 2, lengths).astype(jnp.float32)
+    # What padding says is of no account.
+    return jnp.square(y[:, :20]).mean()
+
+  want = jax.grad(loss_fn, (0, 1))(params, x)
+  half = jax.tree.map(jnp.bfloat16, (params, x))
+  program = jax.jit(jax.grad(loss_fn, (0, 1)))
+  assert 'fmha' in program.lower(*half).compile().as_text()
+  for got, exact in zip(
+    jax.tree.leaves(program(*half)), jax.tree.leaves(want), strict=True
+  ):
+    error = jnp.linalg.norm(got.astype(jnp.float32) - exact)
+    assert error < 0.03 * jnp.linalg.norm(exact) + 1e-4
+
+
+def test_without_a_gpu_attention_is_not_fused():
+  if jax.default_backend() == 'gpu':
+    pytest.skip('There is a GPU.')
+  assert not layers.has_fused_attention(jnp.bfloat16, 64)

@@ -108,13 +108,15 @@ def attention(
     heads: they divide the channels.
     lengths: [batch] int32, frames that are no padding; None where all are.
   """
+  fused = has_fused_attention(x.dtype, x.shape[-1] // heads)
+  frames = x.shape[1]
+  if fused:
+    x, lengths = evened(x, lengths)
   by_head = (*x.shape[:2], heads, -1)
   query, key, value = (
     linear(params[name], x).reshape(by_head)
     for name in ('query', 'key', 'value')
   )
-  # The fused kernel takes 16-bit floats alone.
-  fused = jax.default_backend() == 'gpu' and x.dtype == jnp.bfloat16
   y = jax.nn.dot_product_attention(
     query,
     key,
@@ -122,7 +124,40 @@ def attention(
     key_value_seq_lengths=lengths,
     implementation='cudnn' if fused else 'xla',
   )
-  return linear(params['output'], y.reshape(x.shape))
+  return linear(params['output'], y.reshape(x.shape)[:, :frames])
+
+
+def has_fused_attention(dtype: jnp.dtype, head: int) -> bool:
+  """Tells whether the device has a fused kernel for heads of so many channels.
+
+  cuDNN has it for NVIDIA GPUs from Ampere on, for 16-bit floats.
+  """
+  capability = getattr(jax.devices()[0], 'compute_capability', '')
+  generation = capability.split('.')[0]
+  known = generation.isdigit() and int(generation) >= 8
+  return known and dtype == jnp.bfloat16 and head % 8 == 0 and head <= 128
+
+
+def evened(
+  x: jax.Array, lengths: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+  """Adds a frame of padding to an odd number of frames.
+
+  The gradient of the fused attention exists for even numbers alone.
+
+  Args:
+    x: [batch, frames, channels].
+    lengths: as in `attention`.
+
+  Returns:
+    x and lengths, which leave the new frame out.
+  """
+  batch, frames, _ = x.shape
+  if frames % 2 == 0:
+    return x, lengths
+  if lengths is None:
+    lengths = jnp.full(batch, frames, jnp.int32)
+  return jnp.pad(x, ((0, 0), (0, 1), (0, 0))), lengths
 
 
 def layer(
