@@ -19,6 +19,8 @@ import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_disable_most_optimizations', True)
+# By default a GPU rounds what goes into a product to ten bits.
+jax.config.update('jax_default_matmul_precision', 'highest')
 
 # The same examples every time, and no files of its own.
 hypothesis.settings.register_profile(

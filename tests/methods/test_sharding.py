@@ -104,7 +104,11 @@ def check(name):
 
 @pytest.fixture(scope='module')
 def found():
-  env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(DEVICES)}
+  env = {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': str(DEVICES),
+  }
   env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   env['PYTHONPATH'] = str(ROOT)
   done = subprocess.run(

@@ -155,7 +155,11 @@ def check_process(process, port, path):
 
 
 def launch(devices, *arguments):
-  env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
+  env = {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': str(devices),
+  }
   env['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   env['PYTHONPATH'] = f'{ROOT}:{ROOT / "tests"}'
   return subprocess.Popen(

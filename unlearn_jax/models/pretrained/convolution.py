@@ -1,7 +1,8 @@
 """Convolutions over time for activations [batch, frames, channels].
 
-On CPU they are sums of matrix products, since XLA takes a slow path for
-convolutions inside a loop there; elsewhere the native convolution is used.
+On CPU and GPU they are sums of matrix products: XLA takes a slow path for
+convolutions inside a loop on the one, and cuDNN for wide groups on the other.
+On a TPU the native convolution is used.
 """
 
 import jax
@@ -27,7 +28,7 @@ def valid(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """
   kernel = kernel.astype(x.dtype)
   width, channels, features = kernel.shape
-  if jax.default_backend() != 'cpu' and channels > 1:
+  if jax.default_backend() == 'tpu' and channels > 1:
     return lax.conv_general_dilated(
       x, kernel, (stride,), 'VALID', dimension_numbers=_DIMENSIONS
     )
@@ -62,7 +63,7 @@ def grouped_same(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
   width, inputs, features = kernel.shape
   before = width // 2
   padding = before, width - 1 - before
-  if jax.default_backend() != 'cpu':
+  if jax.default_backend() == 'tpu':
     return lax.conv_general_dilated(
       x,
       kernel,
