@@ -61,7 +61,9 @@ def find_settings(
   """
   cells = [reference.cell for reference in references]
   scores = [_Score(task, r.cell, r.retrained) for r in references]
-  read = calibration.of_search(task, references, method, preset, original)
+  read, pilots = calibration.of_search(
+    task, references, method, preset, original
+  )
   preset = dataclasses.replace(preset, options={**preset.options, **read})
   each = [
     search_lib.search(
@@ -99,9 +101,8 @@ def find_settings(
     'retrain_gaps': floors,
     'retrain_examples': passes,
     'cost': {
-      'compile_s': found.compile_s,
-      'run_s': found.run_s,
-      'score_s': found.score_s,
+      part: sum(getattr(run, part) for run in (found, *pilots))
+      for part in ('compile_s', 'run_s', 'score_s')
     },
     'chosen': found.trials.index(best),
     'preset': next(

@@ -12,9 +12,13 @@ import pytest
 
 from experiments import calibration
 from experiments import course
+from unlearn_jax.evaluation import measure
+from unlearn_jax.evaluation.outcome import Subsets
 from unlearn_jax.methods import registry
 from unlearn_jax.methods.confidence_line import calibrate
 from unlearn_jax.methods.confidence_matching import confidence_matching
+from unlearn_jax.populations.search import Search
+from unlearn_jax.populations.search import Trial
 
 NAME = 'confidence_matching'
 SPEC = registry.spec(NAME)
@@ -50,8 +54,15 @@ def reference(task, forget, request, models=2):
     types.SimpleNamespace(logits={'forget': rng.normal(size=(len(forget), 2))})
     for _ in range(models)
   ]
-  forgets = types.SimpleNamespace(rows={'forget': forget}, request=request)
+  forgets = types.SimpleNamespace(
+    rows={'forget': forget}, request=request, subsets=subsets(task, forget, [])
+  )
   return calibration.Reference(forgets, retrained)
+
+
+def subsets(task, forget, validation):
+  rows = {'forget': forget, 'validation': np.asarray(validation, int)}
+  return Subsets({name: task.label[r] for name, r in rows.items()}, ('a', 'b'))
 
 
 def confidence(task, rows):
@@ -97,7 +108,10 @@ def test_of_retrained_models_of_a_search(task):
     reference(task, rows, 'speaker:a')
     for rows in (np.arange(50), np.arange(60, 90))
   ]
-  found = calibration.of_search(task, references, NAME, SPEC.group_preset, None)
+  found, pilots = calibration.of_search(
+    task, references, NAME, SPEC.group_preset, None
+  )
+  assert pilots == ()  # Nothing held out is like what they forget.
   heard, unheard = [], []
   for one in references:
     rows = one.cell.rows['forget']
@@ -107,6 +121,55 @@ def test_of_retrained_models_of_a_search(task):
       heard.append(confidence(task, rows))
   want = calibrate(np.concatenate(heard), np.concatenate(unheard))
   np.testing.assert_allclose([found['slope'], found['offset']], want, rtol=1e-4)
+
+
+def test_a_search_allows_for_what_a_run_changes(task, monkeypatch):
+  """The line is that of what counts as much less as the held-out lost."""
+  forget, validation = np.arange(50), np.arange(200, 260)
+  own = np.arange(60), task.label[200:260]
+  said = task.logits(None, validation)
+  after = said.copy()
+  after[own] -= 0.7
+  retrained = []
+  for change in (0.2, 0.4):
+    logits = {'validation': said.copy(), 'forget': task.logits(None, forget)}
+    logits['validation'][own] += change
+    retrained.append(types.SimpleNamespace(logits=logits))
+  cell = types.SimpleNamespace(
+    rows={'forget': forget, 'retain': forget, 'validation': validation},
+    request='speaker:a',
+    subsets=subsets(task, forget, validation),
+    seed=0,
+  )
+  runs = []
+
+  def search(name, row, problem, preset, *_, settings, seed):
+    runs.append(preset.options)
+    *_, score_fn = _
+    assert (name, row, settings, seed) == (NAME, SPEC, 1, 0)
+    return Search([Trial(preset, score_fn('after'), 0)], 1.0, 2.0, 3.0)
+
+  monkeypatch.setattr(calibration.search_lib, 'search', search)
+  model = types.SimpleNamespace(
+    **{**vars(task), 'problem': None, 'examples': None}
+  )
+  matched = measure.match(cell.subsets, 'validation')[1]
+
+  def logits(params, rows):
+    same = task.logits(params, rows)
+    return after[matched] if params == 'after' else same
+
+  model.logits = logits
+  one = calibration.Reference(cell, retrained)
+  found, pilots = calibration.of_search(
+    model, [one], NAME, SPEC.group_preset, None
+  )
+  # Both say of the forget set what the original model says.
+  np.testing.assert_allclose(runs[0]['slope'], 1.0, rtol=1e-4)
+  np.testing.assert_allclose(runs[0]['offset'], 0.0, atol=1e-4)
+  np.testing.assert_allclose(found['slope'], 1.0, rtol=1e-4)
+  np.testing.assert_allclose(found['offset'], -0.7 - 0.3, rtol=1e-4)
+  assert [pilot.run_s for pilot in pilots] == [2.0]
 
 
 def test_settings_that_an_earlier_version_found(task):
@@ -124,7 +187,7 @@ def test_of_retrained_models_of_a_class(task):
   preset = dataclasses.replace(
     SPEC.class_preset, options={**SPEC.class_preset.options, 'slope': 0.8}
   )
-  found = calibration.of_search(task, [one], NAME, preset, None)
+  found, _ = calibration.of_search(task, [one], NAME, preset, None)
   y, z = task.label[:50], task.logits(None, np.arange(50))
   other = z[np.arange(50), 1 - y] - z.mean(1)
   said = np.concatenate([model.logits['forget'] for model in one.retrained])
@@ -137,7 +200,7 @@ def test_of_retrained_models_of_a_class(task):
 def test_a_search_of_single_recordings_reads_the_held_out(task):
   held_out = cell(np.arange(200, 300))
   one = calibration.Reference(held_out, [])
-  got = calibration.of_search(task, [one], NAME, SPEC.preset, None)
+  got, _ = calibration.of_search(task, [one], NAME, SPEC.preset, None)
   want, _ = calibration.options(task, held_out, NAME, SPEC.preset, None)
   assert got == want != {}
 
@@ -181,7 +244,7 @@ def test_a_search_leaves_the_preset(task, name, calibrate):
     registry.spec(name).group_preset or registry.spec(name).preset,
     calibrate=calibrate,
   )
-  assert calibration.of_search(task, [one], name, preset, None) == {}
+  assert not any(calibration.of_search(task, [one], name, preset, None))
 
 
 def test_other_methods_read_nothing(task):
