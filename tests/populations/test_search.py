@@ -113,15 +113,6 @@ class SearchTest(parameterized.TestCase):
       preset = dataclasses.replace(preset_of('npo'), epochs=epochs)
       self.assertEqual(search_plan.visits(preset), want)
 
-  @parameterized.parameters('npo', 'ssd', 'eu_k')
-  def test_one_setting_is_the_preset(self, name):
-    (trial,) = run_search(name, 1).trials
-    self.assertEqual(repr(trial.preset), repr(preset_of(name)))
-    values, _ = run_alone(name, preset_of(name))
-    self.assertAlmostEqual(
-      trial.values['gap'], values['gap'], delta=1e-4 * (1 + abs(values['gap']))
-    )
-
   def test_a_bad_number_of_settings(self):
     with self.assertRaisesRegex(ValueError, 'settings must be >= 1, got 0.'):
       run_search('npo', 0)

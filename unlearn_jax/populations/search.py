@@ -146,7 +146,7 @@ def search(
     rows: of the forget and of the retain set in `examples`, [n] each.
     examples: arrays [examples, ...].
     score_fn: maps parameters to named values, such as a gap to retraining.
-    settings: how many to try, at least 1, which is the preset.
+    settings: how many to try, at least 1.
     seed: of the draws, the order of the batches and all that is random in the
       method.
     strategy: see `sweep`.

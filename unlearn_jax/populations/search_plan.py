@@ -26,9 +26,9 @@ def draws(preset: Preset, settings: int) -> int:
 
 
 def _split(preset, settings):
-  """Returns the draws at a constant rate, and those that count at one visit."""
+  """Returns the draws at a constant rate, and those with a schedule."""
   at = visits(preset)
-  if not at or preset.schedule == 'cosine' or settings == 1:
+  if not at or preset.schedule == 'cosine':
     return 0, settings
   constant = max(1, int((1 - _SCHEDULED) * settings) // len(at))
   return constant, max(0, settings - constant * len(at))
@@ -55,8 +55,7 @@ def plan(
   Args:
     name: of the method.
     preset: its first draw.
-    settings: how many to try; 1 is the preset; of fewer than visits, there
-      are some more.
+    settings: how many to try; of fewer than visits, there are some more.
     seed: of the draws.
     has_schedule: whether the method knows the length of its run, even where its
       learning rate is constant.
