@@ -18,7 +18,8 @@ it is less sure of depended on having been heard. `confidence_line` reads slope
 and offset off recordings that were held out, without a retrained model; jobs do
 so for single recordings, studies off the retrained models of a search for all
 of a speaker or a class, and audits off the members of a population
-(`Preset.calibrate`).
+(`Preset.calibrate`). A run lowers what a model says of all that it never heard,
+so both let a few models run first and allow for that.
 
 For all of a speaker or a class the line says little of one recording, since how
 a voice differs from the others is seen in part only in a model that heard it.
