@@ -138,6 +138,32 @@ class ConfidenceMatchingTest(parameterized.TestCase):
     want, _ = P.run(tuned, params, None, first[1])
     P.assert_close(got.params, want.params)
 
+  def test_a_weight_of_zero_asks_the_original_model_of_no_retain_example(self):
+    """The same run as with an array of 0, which a search may change."""
+    params, forget, retain = setup()
+    sizes = []
+
+    def predict_fn(params, batch):
+      sizes.append(len(batch['label']))
+      return P.predict_fn(params, batch)
+
+    def run(distill_weight):
+      sizes.clear()
+      method = confidence_matching(
+        P.loss_fn, predict_fn, P.sgd(**HEAVY), distill_weight=distill_weight
+      )
+      state, metrics = P.run(method, params, forget, retain)
+      return state, metrics, sizes.count(7)
+
+    left_out, metrics, passes = run(0.0)
+    kept, beside, more = run(jnp.float32(0.0))
+    self.assertEqual(more, passes + 1)
+    P.assert_close(left_out.params, kept.params)
+    self.assertNotIn('retain_kl', metrics)
+    self.assertIn('retain_kl', beside)
+    self.assertNotIn('distill_weight', left_out.method_state.hyper)
+    self.assertIn('distill_weight', kept.method_state.hyper)
+
   @parameterized.parameters('example', 'set')
   def test_goes_to_the_target_and_stays(self, level):
     params, forget, retain = setup()

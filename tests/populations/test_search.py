@@ -89,6 +89,36 @@ class SearchTest(parameterized.TestCase):
       )
       self.assertEqual(trial.examples, examples)
 
+  def test_what_the_preset_leaves_out_is_searched(self):
+    name = 'confidence_matching'
+    row = registry.spec(name)
+    preset = dataclasses.replace(
+      row.group_preset, forget_batch=3, retain_batch=10
+    )
+    self.assertEqual(preset.options['distill_weight'], 0)
+    trials = search(
+      name,
+      row,
+      PROBLEM,
+      preset,
+      P.make_params(),
+      ROWS,
+      EXAMPLES,
+      score_fn,
+      settings=4,
+      seed=SEED,
+    ).trials
+    for trial in trials:
+      values, _ = run_alone(name, trial.preset)
+      self.assertAlmostEqual(
+        trial.values['gap'],
+        values['gap'],
+        delta=1e-4 * (1 + abs(values['gap'])),
+      )
+    weights = [trial.preset.options['distill_weight'] for trial in trials]
+    self.assertEqual(weights[0], 0)
+    self.assertGreater(min(weights[1:]), 0.5)
+
   def test_tries_lengths_algorithms_and_schedules(self):
     presets = [trial.preset for trial in run_search('npo', 60).trials]
     self.assertLen(presets, 60)

@@ -107,7 +107,7 @@ def confidence_matching_direction(
   offset: jax.typing.ArrayLike,
   spread: jax.typing.ArrayLike,
   loss_weight: jax.typing.ArrayLike,
-  distill_weight: jax.typing.ArrayLike,
+  distill_weight: jax.typing.ArrayLike | None,
   level: Level = 'example',
   line: Line = 'confidence',
 ) -> tuple[Params, Metrics]:
@@ -126,7 +126,8 @@ def confidence_matching_direction(
     offset: b, in nats.
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
-    distill_weight: kappa, at least 0.
+    distill_weight: kappa, at least 0; None leaves its term out, and does not
+      ask the original model about retain examples.
     level: what is matched: the confidence in each forget example, or in the
       set of them, by its mean.
     line: what of the original model the target is a line of.
@@ -139,7 +140,7 @@ def confidence_matching_direction(
   else:
     known = logit_confidence(logits, label)
   target = slope * known + offset + spread * draw
-  teacher = predict_fn(original, retain)
+  teacher = None if distill_weight is None else predict_fn(original, retain)
 
   def objective(params):
     confidence = logit_confidence(predict_fn(params, forget), label)
@@ -150,14 +151,17 @@ def confidence_matching_direction(
       push = masked_mean(optax.huber_loss(excess), forget['mask'])
     losses, logits = at_once(loss_fn, predict_fn)(params, retain)
     loss = masked_mean(losses, retain['mask'])
-    distance = masked_mean(kl_divergence(teacher, logits), retain['mask'])
     metrics = {
       'forget_confidence': masked_mean(confidence, forget['mask']),
       'forget_mismatch': push,
       'retain_loss': loss,
-      'retain_kl': distance,
     }
-    return push + loss_weight * loss + distill_weight * distance, metrics
+    total = push + loss_weight * loss
+    if teacher is not None:
+      distance = masked_mean(kl_divergence(teacher, logits), retain['mask'])
+      metrics['retain_kl'] = distance
+      total = total + distill_weight * distance
+    return total, metrics
 
   return jax.grad(objective, has_aux=True)(params)
 
@@ -185,7 +189,9 @@ def confidence_matching(
     offset: b, in nats; likewise.
     spread: s, at least 0, in nats.
     loss_weight: lambda, at least 0.
-    distill_weight: kappa, at least 0.
+    distill_weight: kappa, at least 0; the number 0 leaves its term out, and
+      with it a pass of the original model over all retain examples. An array
+      of 0 does not, and can be changed in the state.
     level: 'example', or 'set' for all of a speaker or a class.
     line: of the 'confidence' in a recording, or of its 'resemblance' to other
       classes, for a class that goes whole.
@@ -205,6 +211,16 @@ def confidence_matching(
   base.check_range('loss_weight', loss_weight, 0.0)
   base.check_range('distill_weight', distill_weight, 0.0)
 
+  hyper = {
+    'slope': slope,
+    'offset': offset,
+    'spread': spread,
+    'loss_weight': loss_weight,
+  }
+  is_left_out = isinstance(distill_weight, float | int) and distill_weight == 0
+  if not is_left_out:
+    hyper['distill_weight'] = distill_weight
+
   def direction_fn(params, forget, retain, key, frozen, hyper):
     del key
     original, draw = frozen
@@ -218,19 +234,13 @@ def confidence_matching(
       draw=draw,
       level=level,
       line=line,
-      **hyper,
+      **{'distill_weight': None, **hyper},
     )
 
   return base.from_direction(
     direction_fn,
     tx,
-    hyper={
-      'slope': slope,
-      'offset': offset,
-      'spread': spread,
-      'loss_weight': loss_weight,
-      'distill_weight': distill_weight,
-    },
+    hyper=hyper,
     freeze=lambda params, key: (params, jax.random.normal(key)),
     needs=('forget', 'retain'),
   )

@@ -72,8 +72,9 @@ _MATCH = {
 _MATCH_GROUP = {
   **_MATCH,
   'slope': 1.35,
-  'offset': -3.3,
-  'loss_weight': 10.0,
+  'offset': -4.2,
+  'loss_weight': 20.0,
+  'distill_weight': 0.0,
   'level': 'set',
 }
 _MATCH_CLASS = {
@@ -81,6 +82,7 @@ _MATCH_CLASS = {
   'slope': 0.5,
   'offset': -10.5,
   'spread': 1.2,
+  'loss_weight': 10.0,
   'distill_weight': 30.0,
   'line': 'resemblance',
 }

@@ -7,7 +7,9 @@ What decides a shape (batch sizes, `k`, a mode) stays as the preset has it.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
+import jax.numpy as jnp
 import scipy.stats
 
 from unlearn_jax.methods.preset import Algorithm
@@ -136,6 +138,22 @@ def ranges(method: str) -> Mapping[str, Range]:
   """
   outer, colon, inner = method.partition(':')
   return ranges(inner) if colon and outer in WRAPPERS else RANGES[method]
+
+
+def as_variables(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns options of which those with a range are arrays, not numbers.
+
+  So that a rule leaves none out of its program: a number of 0 may leave out a
+  term that a search has weights for.
+
+  Raises:
+    KeyError: if the method has no ranges.
+  """
+  space = ranges(method)
+  return {
+    name: jnp.float32(value) if name in space else value
+    for name, value in options.items()
+  }
 
 
 @dataclasses.dataclass(frozen=True)

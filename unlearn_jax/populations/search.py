@@ -19,6 +19,7 @@ import optax
 
 from unlearn_jax.datasets import batches
 from unlearn_jax.datasets.batches import IndexBatches
+from unlearn_jax.methods import search_space
 from unlearn_jax.methods.preset import Preset
 from unlearn_jax.methods.spec import MethodSpec
 from unlearn_jax.methods.spec import Problem
@@ -157,7 +158,16 @@ def search(
   if settings < 1:
     raise ValueError(f'settings must be >= 1, got {settings}.')
   runs = _Runs(
-    spec, problem, preset, params, rows, examples, score_fn, seed, strategy
+    name,
+    spec,
+    problem,
+    preset,
+    params,
+    rows,
+    examples,
+    score_fn,
+    seed,
+    strategy,
   )
   trials = runs.trials_of(
     search_plan.plan(name, preset, settings, seed, runs.has_schedule())
@@ -169,6 +179,7 @@ def search(
 class _Runs:
   """Runs draws, and adds up what that costs."""
 
+  name: str
   spec: MethodSpec
   problem: Problem
   preset: Preset
@@ -215,7 +226,8 @@ class _Runs:
     return trials
 
   def _build(self, tx):
-    return self.spec.build(self.problem, tx, **self.preset.options)
+    options = search_space.as_variables(self.name, self.preset.options)
+    return self.spec.build(self.problem, tx, **options)
 
   def _sweep(self, method, settings, once, forget, retain):
     """Calls `sweep`, compile time apart."""
