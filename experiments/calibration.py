@@ -61,7 +61,7 @@ def of_search(
     original: the model of the search.
 
   Returns:
-    options, and seconds with compiling.
+    options, and seconds; with compiling, but for single recordings.
   """
   read = registry.spec(method).from_unheard
   if read is None or not preset.calibrate:
@@ -70,17 +70,19 @@ def of_search(
   if scope == 'sample':
     return options(task, references[0].cell, method, preset, original)
   start = time.perf_counter()
+  forgotten = [reference.cell.rows['forget'] for reference in references]
+  said = [task.logits(original, rows) for rows in forgotten]
 
   def found_with(changes):
     heard, unheard, label = [], [], []
-    for reference, change in zip(references, changes, strict=True):
-      rows = reference.cell.rows['forget']
-      said = task.logits(original, rows)
+    for i, (reference, rows) in enumerate(
+      zip(references, forgotten, strict=True)
+    ):
       own = np.arange(len(rows)), task.label[rows]
       for outcome in reference.retrained:
-        heard.append(said)
+        heard.append(said[i])
         unheard.append(outcome.logits['forget'].astype(np.float64))
-        unheard[-1][own] += change
+        unheard[-1][own] += changes[i]
         label.append(task.label[rows])
     sides = map(np.concatenate, (heard, label, unheard, label))
     try:
